@@ -1,0 +1,1 @@
+"""Agents that learn, or search, in the design environments."""

@@ -1,0 +1,90 @@
+"""Checkpoints: a folder of JSON and safetensors with a SHA-256 manifest. Nothing in it can run code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from rlnas.errors import CheckpointError
+
+SCHEMA_VERSION = 1
+DATA, TENSORS, MANIFEST = "checkpoint.json", "tensors.safetensors", "manifest.json"
+
+
+def save_checkpoint(folder: Path, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write a checkpoint so that a reader finds the old one or the new one, never a mixture.
+
+    Files carry their content's hash in their names; replacing the manifest, in one step, is what makes them current.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        DATA: json.dumps({"schema": SCHEMA_VERSION, **data}, indent=1, sort_keys=True).encode(),
+        TENSORS: save({name: tensor.contiguous() for name, tensor in tensors.items()}),
+    }
+    manifest = {}
+    for name, content in contents.items():
+        digest = hashlib.sha256(content).hexdigest()
+        stored = f"{digest[:16]}-{name}"
+        _write(folder / stored, content)
+        manifest[name] = {"file": stored, "sha256": digest}
+    _write(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+    current = {MANIFEST, *(entry["file"] for entry in manifest.values())}
+    for name in (DATA, TENSORS):
+        for old in folder.glob(f"*-{name}"):
+            if old.name not in current:
+                old.unlink()
+
+
+def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what :func:`save_checkpoint` wrote, checking every hash.
+
+    Raises:
+        CheckpointError: if the folder holds no checkpoint, or one that is damaged or of a newer version.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        contents = {name: _read(folder, manifest[name]) for name in (DATA, TENSORS)}
+        data = json.loads(contents[DATA])
+        tensors = load(contents[TENSORS])
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder}: no checkpoint here ({Path(error.filename).name} is missing)") from None
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: the checkpoint is damaged: {error}") from None
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA_VERSION:
+        found = data.get("schema") if isinstance(data, dict) else None
+        raise CheckpointError(f"{folder}: checkpoint of schema {found}; this rlnas reads schema {SCHEMA_VERSION}")
+    return data, tensors
+
+
+def _read(folder: Path, entry: Mapping[str, str]) -> bytes:
+    name = entry["file"]
+    if Path(name).name != name:
+        raise ValueError(f"the manifest names a file outside the folder: {name!r}")
+    content = (folder / name).read_bytes()
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise ValueError(f"{name} differs from its SHA-256 in the manifest")
+    return content
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # so that the new name itself survives a power cut
+    finally:
+        os.close(folder)

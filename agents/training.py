@@ -1,0 +1,174 @@
+"""A training run in a folder of its own: settings, checkpoints, logs, and every episode."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+from stable_baselines3.common.logger import Logger, make_output_format
+
+from rlnas.errors import ConfigurationError, RlnasError, at_least
+from rlnas.evaluator import Evaluator
+from rlnas.store import EpisodeStore
+
+from .controller import LSTMController
+from .rl2 import RL2, RL2Config
+
+SETTINGS, CHECKPOINT, AGENT, EPISODES, LOGS = "config.json", "checkpoint", "agent", "episodes.sqlite", "logs"
+CHECKPOINT_SECONDS = 30.0
+
+OnUpdate: TypeAlias = Callable[[dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What a training run is; kept as ``config.json`` in its folder.
+
+    Args:
+        env: id of a trial environment.
+        steps: environment steps in all.
+        seed: of everything random.
+        trials: trials played at a time.
+        reward: reward form that is learned from.
+        learner: how RL² learns.
+        env_options: further arguments of the environment, as JSON.
+    """
+
+    env: str
+    steps: int
+    seed: int = 0
+    trials: int = 32
+    reward: str = "normalised"
+    learner: RL2Config = field(default_factory=RL2Config)
+    env_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        at_least("steps", self.steps, 1)
+        at_least("seed", self.seed, 0)
+        at_least("trials", self.trials, 1)
+
+
+def begin_run(folder: Path, settings: TrainSettings) -> None:
+    """Make a run's folder.
+
+    Raises:
+        ConfigurationError: if a run is already there.
+    """
+    if (folder / SETTINGS).exists():
+        raise ConfigurationError(f"{folder} already holds a run; continue it with --resume or choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SETTINGS).write_text(json.dumps(asdict(settings), indent=1) + "\n")
+
+
+def read_run(folder: Path) -> TrainSettings:
+    """The settings of a run.
+
+    Raises:
+        ConfigurationError: if the folder holds none, or they are damaged.
+    """
+    try:
+        data = json.loads((folder / SETTINGS).read_text())
+        return TrainSettings(**{**data, "learner": RL2Config(**data["learner"])})
+    except FileNotFoundError:
+        raise ConfigurationError(f"{folder} holds no run (there is no {SETTINGS})") from None
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, RlnasError):
+            raise
+        raise ConfigurationError(f"{folder / SETTINGS} is damaged: {error}") from None
+
+
+def train(
+    folder: Path,
+    evaluator: Evaluator,
+    device: str = "cpu",
+    on_update: OnUpdate = lambda statistics: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Train, or go on training, the run of a folder until its steps are done or ``stop`` says so.
+
+    Every design episode is in ``episodes.sqlite`` before the learner sees its reward. An interrupted run goes on from
+    its last checkpoint; the episodes it plays again are the ones already recorded.
+
+    Args:
+        folder: made by :func:`begin_run`.
+        evaluator: of the designs.
+        device: of the controller.
+        on_update: is given the statistics of every update.
+        stop: asked before every environment step.
+
+    Returns:
+        What the run came to, as JSON.
+    """
+    settings = read_run(folder)
+    started = time.monotonic()
+    with EpisodeStore(folder / EPISODES) as store:
+        env = gym.make_vec(
+            settings.env,
+            num_envs=settings.trials,
+            **settings.env_options,
+            evaluator=evaluator,
+            reward=settings.reward,
+            recorder=store.append,
+            agent="rl2",
+        )
+        learner = RL2(env, settings.learner, settings.seed, device)
+        if (folder / CHECKPOINT).exists():
+            learner.restore(folder / CHECKPOINT)
+        resumed_at = learner.updates
+        logger = _logger(folder / LOGS, resumed_at)
+        saved = time.monotonic()
+        last: dict[str, float] = {}
+
+        def after_update(learner: RL2, statistics: dict[str, float]) -> None:
+            nonlocal saved, last
+            last = statistics
+            for name, value in statistics.items():
+                logger.record(f"train/{name}", value)
+            logger.dump(learner.timesteps)
+            on_update(statistics)
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                learner.save(folder / CHECKPOINT)
+                saved = time.monotonic()
+
+        try:
+            learner.learn(settings.steps, after_update, stop)
+        finally:
+            learner.save(folder / CHECKPOINT)
+            logger.close()
+        save_agent(folder, learner.controller, settings)
+        return {
+            "run": str(folder),
+            "env": settings.env,
+            "finished": learner.timesteps >= settings.steps,
+            "timesteps": learner.timesteps,
+            "updates": learner.updates,
+            "resumed_at_update": resumed_at,
+            "episodes": len(store),
+            "seconds": time.monotonic() - started,
+            **{name: last[name] for name in ("accuracy", "first_accuracy", "last_accuracy") if name in last},
+        }
+
+
+def save_agent(folder: Path, controller: LSTMController, settings: TrainSettings) -> None:
+    """Keep the controller with what it was trained for."""
+    about = {"env": settings.env, "env_options": settings.env_options, "space": _space_spec(settings)}
+    controller.save(folder / AGENT, about)
+
+
+def _space_spec(settings: TrainSettings) -> dict[str, Any]:
+    env = gym.make(settings.env, **settings.env_options)
+    spec: dict[str, Any] = env.get_wrapper_attr("search_space").spec()
+    env.close()
+    return spec
+
+
+def _logger(folder: Path, update: int) -> Logger:
+    """CSV and TensorBoard, by stable-baselines3; a resumed run writes beside the logs that are there."""
+    folder.mkdir(exist_ok=True)
+    suffix = f"-from-update-{update}" if update else ""
+    return Logger(str(folder), [make_output_format(kind, str(folder), suffix) for kind in ("csv", "tensorboard")])

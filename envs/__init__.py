@@ -1,0 +1,1 @@
+"""Gymnasium environments in which a network is designed."""

@@ -1,0 +1,162 @@
+"""The design environment: a Gymnasium episode is a trial of one or more designs on one task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from rlnas.datasets import parse_tasks
+from rlnas.errors import ConfigurationError
+from rlnas.evaluator import Evaluator, evaluator_from_spec
+from rlnas.search_space import SearchSpace, make_space, space_from_spec
+from rlnas.task import TaskSource
+
+from .render import render_ansi, render_rgb
+from .trial import Recorder, Trials, TrialSettings, task_options
+
+
+def make_settings(
+    *,
+    env_id: str = "rlnas/Trial-v0",
+    space: SearchSpace | str | Mapping[str, Any] = "chain",
+    tasks: str | tuple[TaskSource, str] = "digits:train",
+    evaluator: Evaluator | Mapping[str, Any] | None = None,
+    designs_per_trial: int = 1,
+    reward: str = "accuracy",
+    reference_designs: int = 16,
+    invalid_action: str = "penalise",
+    evaluation_seed: int | None = 0,
+) -> TrialSettings:
+    """Settings from what a user may write for :class:`DesignEnv`'s arguments.
+
+    Raises:
+        ConfigurationError: if an argument has a value that is not allowed.
+    """
+    if isinstance(space, str):
+        space = make_space(space)
+    elif isinstance(space, Mapping):
+        space = space_from_spec(space)
+    source, split = parse_tasks(tasks) if isinstance(tasks, str) else tasks
+    if evaluator is None or isinstance(evaluator, Mapping):
+        evaluator = evaluator_from_spec(evaluator or {"kind": "sequential"})
+    return TrialSettings(
+        env_id=env_id,
+        space=space,
+        source=source,
+        split=split,
+        evaluator=evaluator,
+        designs_per_trial=designs_per_trial,
+        reward=reward,
+        reference_designs=reference_designs,
+        invalid_action=invalid_action,
+        evaluation_seed=evaluation_seed,
+    )
+
+
+class DesignEnv(gym.Env[NDArray[Any], np.int64]):
+    """Design networks, decision by decision, for a task that is drawn at each reset.
+
+    ## Observations
+    A float32 vector whose named slices :class:`~rlnas.envs.observation.ObservationLayout` documents (``env.layout``).
+
+    ## Actions
+    ``Discrete``: the choice for the decision at hand. ``info["action_mask"]`` (int8) and :meth:`action_masks` (bool)
+    say which are legal.
+
+    ## Rewards
+    0 until a design is complete, then its reward by the ``reward`` form: see :mod:`rlnas.reward`.
+
+    ## Episode end
+    Terminates after ``designs_per_trial`` designs. Inner designs end without ending the episode: the next observation
+    starts an empty design, with the reward in its ``reward`` slice and ``design_ended`` set.
+
+    ## Info
+    At every step: ``action_mask``, ``design_ended``, ``accuracy`` (of the design just ended, else 0),
+    ``best_accuracy``, ``design`` (designs ended so far), ``trial``, ``task``, ``architecture`` and ``status`` (empty
+    unless a design just ended).
+
+    ## Reset options
+    ``{"task": index}`` fixes the task; ``{"trial": number}`` sets the trial's number.
+
+    ## Arguments
+    Args:
+        space: a :class:`~rlnas.search_space.SearchSpace`, its name, or its spec.
+        tasks: ``"source:split"`` (see :func:`rlnas.datasets.parse_tasks`) or ``(source, split)``.
+        evaluator: an :class:`~rlnas.evaluator.Evaluator` or its spec; by default a sequential one on the CPU.
+        designs_per_trial: designs in one episode.
+        reward: ``"accuracy"``, ``"improvement"`` or ``"normalised"``.
+        reference_designs: random designs that ``normalised`` compares with, for each task.
+        invalid_action: ``"penalise"`` ends the design with status ``invalid`` and accuracy 0; ``"raise"`` raises
+            :class:`~rlnas.errors.IllegalChoiceError`.
+        evaluation_seed: which replicate of the random weights every evaluation uses, so that a design repeated on a
+            task has the same accuracy; None draws a new one for each design.
+        recorder: called with the design episodes that ended in a step (:meth:`rlnas.store.EpisodeStore.append`, say).
+        agent: who is recorded to have designed.
+        render_mode: ``"ansi"`` or ``"rgb_array"``.
+
+    Raises:
+        ConfigurationError: if an argument has a value that is not allowed.
+
+    ## Version history
+    * v0: first version.
+    """
+
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012
+
+    def __init__(
+        self,
+        *,
+        recorder: Recorder | None = None,
+        agent: str = "agent",
+        render_mode: str | None = None,
+        **settings: Any,
+    ) -> None:
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise ConfigurationError(f"render_mode must be ansi or rgb_array, got {render_mode!r}")
+        self.render_mode = render_mode
+        self.settings = make_settings(**settings)
+        self._trials = Trials(self.settings, 1, recorder, agent)
+        self.layout = self._trials.layout
+        self.search_space = self.settings.space
+        self.observation_space = self.layout.box()
+        self.action_space = spaces.Discrete(self.search_space.num_choices)
+
+    @property
+    def trials(self) -> Trials:
+        """The trial in progress, with one row."""
+        return self._trials
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """The legal actions now, of shape (actions,): sb3-contrib's form."""
+        return np.asarray(self._trials.legal()[0])
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        super().reset(seed=seed)
+        (task,), trial = task_options(options, 1)
+        number = int(self._trials.trial[0]) + 1 if trial is None else trial
+        self._trials.begin(0, self.np_random, number, seed, task)
+        return self._trials.observe()[0], self._info()
+
+    def step(self, action: np.int64 | int) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        rewards, over = self._trials.step(np.array([action], dtype=np.int64), [self.np_random])
+        return self._trials.observe()[0], float(rewards[0]), bool(over[0]), False, self._info()
+
+    def render(self) -> Any:
+        """The state as text (``ansi``) or image (``rgb_array``, uint8 of shape (H, W, 3)); None without a mode."""
+        if self.render_mode is None:
+            return None
+        text = render_ansi(self._trials, 0)
+        return text if self.render_mode == "ansi" else render_rgb(text)
+
+    def _info(self) -> dict[str, Any]:
+        return {
+            name: column[0] if isinstance(column[0], str | np.ndarray) else column[0].item()
+            for name, column in self._trials.info().items()
+        }

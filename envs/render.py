@@ -1,0 +1,43 @@
+"""Pictures of a trial in progress."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .trial import Trials
+
+MARGIN = 8
+SIZE = (640, 200)
+INK, PAPER = (30, 34, 42), (250, 250, 248)
+
+
+def render_ansi(trials: Trials, row: int) -> str:
+    """The task, the designs so far, and the design in progress, in five lines."""
+    settings = trials.settings
+    if not trials.tasks:
+        return "no trial yet: call reset()"
+    taken = trials.choices[row][trials.choices[row] >= 0].tolist()
+    named = [d.choices[c] for d, c in zip(settings.space.decisions, taken, strict=False)]
+    last = f"{trials.architecture[row]}  accuracy {trials.accuracy[row]:.3f}  {trials.status[row]}"
+    return "\n".join(
+        (
+            f"task    {trials.task_name[row]} ({trials.tasks[row].family})",
+            f"design  {trials.design[row]} of {settings.designs_per_trial} done",
+            f"best    {trials.best[row]:.3f}",
+            f"last    {last if trials.ended[row] else '-'}",
+            f"now     {' | '.join(named) or '-'} ({len(taken)} of {len(settings.space.decisions)} decisions)",
+        )
+    )
+
+
+def render_rgb(text: str) -> NDArray[np.uint8]:
+    """The text on a sheet of fixed size, uint8 of shape (H, W, 3)."""
+    from PIL import Image, ImageDraw
+
+    sheet = Image.new("RGB", SIZE, PAPER)
+    ImageDraw.Draw(sheet).multiline_text((MARGIN, MARGIN), text, fill=INK, spacing=MARGIN)
+    return np.asarray(sheet)

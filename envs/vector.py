@@ -1,0 +1,120 @@
+"""The native vector environment: many trials in one process, and one evaluator call for all designs of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from rlnas.errors import ConfigurationError, at_least
+
+from .design import DesignEnv, make_settings
+from .render import render_ansi, render_rgb
+from .trial import Recorder, Trials, task_options
+
+
+class DesignVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any]]):
+    """``num_envs`` trials of :class:`~rlnas.envs.design.DesignEnv`, bit for bit what that many single ones do.
+
+    A trial that ends is followed by the next in the same step (``AutoresetMode.SAME_STEP``): its last observation and
+    info are in ``info["final_obs"]`` and ``info["final_info"]``, and no action is ever wasted.
+
+    Args:
+        num_envs: number of trials.
+        recorder: called with the design episodes that ended in a step.
+        agent: who is recorded to have designed.
+        render_mode: ``"ansi"`` or ``"rgb_array"``.
+        settings: the arguments of :class:`~rlnas.envs.design.DesignEnv`.
+
+    Reset options: ``task``, an index for each trial, and ``trial``, the number of the first.
+    """
+
+    metadata = {**DesignEnv.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        recorder: Recorder | None = None,
+        agent: str = "agent",
+        render_mode: str | None = None,
+        **settings: Any,
+    ) -> None:
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise ConfigurationError(f"render_mode must be ansi or rgb_array, got {render_mode!r}")
+        self.num_envs = at_least("num_envs", num_envs, 1)
+        self.render_mode = render_mode
+        self.settings = make_settings(**settings)
+        self._trials = Trials(self.settings, num_envs, recorder, agent)
+        self.layout = self._trials.layout
+        self.search_space = self.settings.space
+        self.single_observation_space = self.layout.box()
+        self.single_action_space = spaces.Discrete(self.search_space.num_choices)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._rngs: list[np.random.Generator] = []
+        self._seeds: list[int | None] = [None] * num_envs
+
+    @property
+    def trials(self) -> Trials:
+        """The trials in progress, one row each."""
+        return self._trials
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """The legal actions now, of shape (num_envs, actions)."""
+        return self._trials.legal()
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        if seed is None or isinstance(seed, int):
+            self._seeds = [None if seed is None else seed + i for i in range(self.num_envs)]
+        else:
+            self._seeds = list(seed)
+        fresh = [gym.utils.seeding.np_random(s)[0] if s is not None else None for s in self._seeds]
+        old = self._rngs or [gym.utils.seeding.np_random()[0] for _ in fresh]
+        self._rngs = [new or kept for new, kept in zip(fresh, old, strict=True)]
+        tasks, trial = task_options(options, self.num_envs)
+        first = int(self._trials.trial.max()) + 1 if trial is None else trial
+        for row, task in enumerate(tasks):
+            self._trials.begin(row, self._rngs[row], first + row, self._seeds[row], task)
+        return self._trials.observe(), self._info(np.ones(self.num_envs, dtype=np.bool_))
+
+    def step(
+        self, actions: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        rewards, over = self._trials.step(np.asarray(actions, dtype=np.int64), self._rngs)
+        final: dict[str, Any] = {}
+        if over.any():
+            final = self._final(over)
+            for row in np.flatnonzero(over).tolist():
+                number = int(self._trials.trial[row]) + self.num_envs
+                self._trials.begin(row, self._rngs[row], number, None)
+        info = self._info(np.ones(self.num_envs, dtype=np.bool_))
+        return self._trials.observe(), rewards, over, np.zeros_like(over), {**info, **final}
+
+    def render(self) -> tuple[Any, ...] | None:
+        """One picture of each trial; see :meth:`DesignEnv.render`."""
+        if self.render_mode is None:
+            return None
+        texts = [render_ansi(self._trials, row) for row in range(self.num_envs)]
+        return tuple(texts if self.render_mode == "ansi" else map(render_rgb, texts))
+
+    def _info(self, present: NDArray[np.bool_]) -> dict[str, Any]:
+        info: dict[str, Any] = {}
+        for name, column in self._trials.info().items():
+            info[name], info[f"_{name}"] = column, present
+        return info
+
+    def _final(self, over: NDArray[np.bool_]) -> dict[str, Any]:
+        observations = np.full(self.num_envs, None, dtype=object)
+        last = self._trials.observe()
+        for row in np.flatnonzero(over).tolist():
+            observations[row] = last[row]
+        return {"final_obs": observations, "_final_obs": over, "final_info": self._info(over), "_final_info": over}

@@ -1,0 +1,135 @@
+"""Task sources by name.
+
+A source is asked for in two ways: as a person types it (:func:`parse_tasks`: ``digits:test``, ``omniglot:train``,
+``folder:PATH:test``) and as a record keeps it (:func:`source_from_spec`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rlnas.digits import DigitsSource
+from rlnas.errors import ConfigurationError, DataError, UnknownNameError, one_of
+from rlnas.few_shot import SPLITS, FewShotOptions, FewShotSource
+from rlnas.image_files import read_folder, read_npz, read_torchvision
+from rlnas.task import TaskSource
+
+
+def parse_tasks(
+    text: str, *, download: bool = False, data: str | Path | None = None, **options: Any
+) -> tuple[TaskSource, str]:
+    """The source and the split that ``SOURCE:SPLIT`` or ``SOURCE:PATH:SPLIT`` names.
+
+    Args:
+        text: ``digits:test``, ``omniglot:train``, ``folder:PATH:test``, ``npz:PATH:test``, ``table:PATH:train`` ...
+        download: whether torchvision may download its sets.
+        data: the folder of torchvision's sets; see :func:`rlnas.image_files.read_torchvision`.
+        **options: of images, the fields of :class:`~rlnas.few_shot.FewShotOptions` and ``image_size``; of a table,
+            ``test`` (see :class:`~rlnas.tabular_evaluator.TableSource`) and ``values``, ``scale`` and ``tasks`` (see
+            :meth:`rlnas.table.Table.load`). None stands for the default.
+
+    Raises:
+        UnknownNameError: if there is no such source, split or option.
+        ConfigurationError: if the text has another form or an option is not allowed.
+        DataError: if the images cannot serve.
+    """
+    source, _, split = text.rpartition(":")
+    kind, _, path = source.partition(":")
+    if not kind:
+        raise ConfigurationError(f"tasks must be SOURCE:SPLIT, such as digits:test or folder:PATH:test, got {text!r}")
+    one_of("task source", kind, KINDS)
+    if path and kind not in _READ_FROM_PATH:
+        raise ConfigurationError(f"{kind} takes no path: tasks must be {kind}:SPLIT, got {text!r}")
+    if not path and kind in _READ_FROM_PATH:
+        raise ConfigurationError(f"{kind} needs a path: tasks must be {kind}:PATH:SPLIT, got {text!r}")
+    if kind in _FEW_SHOT_KINDS:  # before a download or a long read, not after it
+        one_of("split", split, SPLITS)
+    spec = {"kind": kind, **{field: value for field, value in options.items() if value is not None}}
+    if path:
+        spec["path"] = path
+    if data is not None and kind in _TORCHVISION_KINDS:
+        spec["data"] = str(data)
+    built = source_from_spec(_nested(spec) if kind == "table" else spec, download=download)
+    return built, one_of("split", split, built.splits)
+
+
+def source_from_spec(spec: Mapping[str, Any], *, download: bool = False) -> TaskSource:
+    """The source that :meth:`~rlnas.task.TaskSource.spec` described.
+
+    Args:
+        spec: ``kind``, one of :data:`KINDS`, and the options of that kind.
+        download: whether torchvision may download the set.
+
+    Raises:
+        UnknownNameError: if the kind or an option is unknown.
+        ConfigurationError: if an option is missing or not allowed.
+        DataError: if the images cannot serve, or are not those that the spec's ``digest`` describes.
+    """
+    return KINDS[one_of("task source", str(spec.get("kind")), KINDS)](spec, download)
+
+
+def _digits_source(spec: Mapping[str, Any], download: bool) -> TaskSource:
+    _require_known(spec, ("kind",))
+    return DigitsSource()
+
+
+def _table_source(spec: Mapping[str, Any], download: bool) -> TaskSource:
+    from rlnas.tabular_evaluator import TableSource
+
+    source: TaskSource = TableSource.from_spec(spec)
+    return source
+
+
+def _nested(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec of a table source from options typed side by side."""
+    of_table, of_source = ("path", "values", "scale", "tasks"), ("kind", "test")
+    _require_known(spec, (*of_table, *of_source))
+    table = {field: spec[field] for field in of_table if field in spec}
+    return {"table": table, **{field: spec[field] for field in of_source if field in spec}}
+
+
+def _few_shot_source(spec: Mapping[str, Any], download: bool) -> TaskSource:
+    kind, place = str(spec["kind"]), "path" if spec["kind"] in _READ_FROM_PATH else "data"
+    option_names = [field.name for field in fields(FewShotOptions)]
+    _require_known(spec, ("kind", place, "image_size", "digest", *option_names))
+    options = FewShotOptions(**{field: spec[field] for field in option_names if field in spec})
+    origin = {field: spec[field] for field in ("kind", place, "image_size") if spec.get(field) is not None}
+    if place in origin:
+        origin[place] = str(Path(str(origin[place])).expanduser().resolve())
+    size = origin.get("image_size")
+    if isinstance(size, tuple):
+        origin["image_size"] = list(size)
+    if place == "data":
+        images = read_torchvision(kind, origin.get("data"), size, download)
+    elif place in origin:
+        images = {"folder": read_folder, "npz": read_npz}[kind](origin[place], size)
+    else:
+        raise ConfigurationError(f"{kind} needs a path")
+    wanted = spec.get("digest", images.digest)
+    if images.digest != wanted:
+        raise DataError(
+            f"{images.name}: its images are not those that the record was made with "
+            f"(digest {images.digest[:12]}, recorded {str(wanted)[:12]})"
+        )
+    return FewShotSource(images, options, origin)
+
+
+_TORCHVISION_KINDS = ("omniglot", "fashion-mnist", "cifar10")
+_FEW_SHOT_KINDS = (*_TORCHVISION_KINDS, "folder", "npz")
+_READ_FROM_PATH = ("folder", "npz", "table")
+
+KINDS: dict[str, Callable[[Mapping[str, Any], bool], TaskSource]] = {
+    "digits": _digits_source,
+    "table": _table_source,
+    **dict.fromkeys(_FEW_SHOT_KINDS, _few_shot_source),
+}
+"""Every kind of source and what makes one from its spec and whether it may download."""
+
+
+def _require_known(spec: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for field in spec:
+        if field not in known:
+            raise UnknownNameError(f"option of the task source {spec['kind']}", field, known)

@@ -1,0 +1,91 @@
+"""The record of one design episode: frozen, and holding all that is needed to do the same again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from rlnas.errors import StoreError
+from rlnas.evaluator import Evaluation
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DesignEpisode:
+    """Choosing one architecture, decision by decision, and the evaluation it ended in.
+
+    Args:
+        agent: who designed it.
+        trial: number of the trial within the agent's run.
+        design: number of this episode within its trial.
+        seed: seed from which the environment drew the trial's task and evaluation seeds; None if it was not seeded.
+        env: what is needed to rebuild the environment: its space, tasks, evaluator and options, as JSON.
+        task: name of the task, ``source:split/index``.
+        task_digest: SHA-256 of the task's arrays.
+        evaluation_seed: seed of the proposal.
+        actions: choices taken, in order.
+        masks: for each action the legal choices then, as a string of ``0`` and ``1``.
+        rewards: reward after each action.
+        architecture: canonical text of the design; empty where an illegal action ended it.
+        evaluation: what the design was worth.
+        best: best accuracy of the trial up to and including this episode.
+    """
+
+    agent: str
+    trial: int
+    design: int
+    seed: int | None
+    env: dict[str, Any]
+    task: str
+    task_digest: str
+    evaluation_seed: int
+    actions: tuple[int, ...]
+    masks: tuple[str, ...]
+    rewards: tuple[float, ...]
+    architecture: str
+    evaluation: Evaluation
+    best: float
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that :meth:`from_json` reads back."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {"schema": SCHEMA_VERSION, **values, "evaluation": self.evaluation.to_json()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> DesignEpisode:
+        """The episode that :meth:`to_json` described.
+
+        Raises:
+            StoreError: if it was written in another schema, or lacks a field.
+        """
+        if data.get("schema") != SCHEMA_VERSION:
+            raise StoreError(f"an episode has schema {data.get('schema')!r}; this rlnas reads schema {SCHEMA_VERSION}")
+        values = {name: value for name, value in data.items() if name != "schema"}
+        try:
+            for name in ("actions", "masks", "rewards"):
+                values[name] = tuple(values[name])
+            return cls(**{**values, "evaluation": Evaluation.from_json(values["evaluation"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"an episode does not have the fields of schema {SCHEMA_VERSION}: {error}") from None
+
+    def same_record(self, other: DesignEpisode) -> bool:
+        """Whether both record the same designing and the same result, however long the evaluation took."""
+        mine, its = (canonical_json(episode._timeless().to_json()) for episode in (self, other))
+        return mine == its
+
+    def _timeless(self) -> DesignEpisode:
+        # What Evaluation.same_result leaves out too: a message may name a time or the memory then in use.
+        return replace(self, evaluation=replace(self.evaluation, seconds=0.0, cached=False, message=""))
+
+
+def canonical_json(data: Any) -> str:
+    """JSON text that is the same for equal data: sorted keys, no spaces, no NaN."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def sha256(text: str) -> str:
+    """SHA-256 of a text's UTF-8 form, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()

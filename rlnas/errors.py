@@ -1,0 +1,67 @@
+"""The errors rlnas raises on purpose.
+
+Every one of them is a :class:`RlnasError`; its message names the field, the value that was given and what is
+allowed. The command line prints that message as one line and exits with status 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RlnasError(Exception):
+    """Base class of every error that rlnas raises on purpose."""
+
+
+class ConfigurationError(RlnasError, ValueError):
+    """An option has a value that is not allowed, or options contradict each other."""
+
+
+class UnknownNameError(ConfigurationError):
+    """A name (of an environment, a space, a task source, an agent ...) is not known."""
+
+    def __init__(self, field: str, value: object, known: Iterable[str]) -> None:
+        names = sorted(known)
+        close = difflib.get_close_matches(str(value), names, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        super().__init__(f"unknown {field} {value!r}{hint} (known: {', '.join(names)})")
+
+
+class IllegalChoiceError(RlnasError, ValueError):
+    """A list of choices is not a legal, complete architecture of its space."""
+
+
+class DataError(RlnasError, ValueError):
+    """A file or array of a user's data cannot serve: missing, corrupt, too small, NaN."""
+
+
+class CheckpointError(RlnasError):
+    """A saved agent or training state is truncated, altered, or made for something else."""
+
+
+class StoreError(RlnasError):
+    """An episode store cannot be opened, or an episode in it is damaged."""
+
+
+def one_of(field: str, value: str, known: Iterable[str]) -> str:
+    """Return ``value`` if it is among ``known``.
+
+    Raises:
+        UnknownNameError: otherwise, with the nearest known name.
+    """
+    names = list(known)
+    if value not in names:
+        raise UnknownNameError(field, value, names)
+    return value
+
+
+def at_least(field: str, value: int, minimum: int) -> int:
+    """Return ``value`` if it is an integer no smaller than ``minimum``.
+
+    Raises:
+        ConfigurationError: otherwise.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ConfigurationError(f"{field} must be an integer >= {minimum}, got {value!r}")
+    return value

@@ -1,0 +1,135 @@
+"""The readable reference: an architecture as a ``torch.nn.Module``.
+
+Every weight is drawn from a generator of its own, seeded by the architecture, the task, the seed and the node it
+belongs to. A network therefore depends on its proposal alone, and two isomorphic architectures are the same network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from math import prod, sqrt
+
+import torch
+from torch import Tensor, nn
+
+from rlnas.architecture import Architecture
+from rlnas.errors import ConfigurationError
+from rlnas.graph import (
+    INPUT,
+    Add,
+    AvgPool,
+    Classifier,
+    Constant,
+    Conv,
+    Dense,
+    GlobalPool,
+    Graph,
+    MaxPool,
+    Operation,
+    Shape,
+    input_shapes,
+)
+from rlnas.task import FewShotTask
+
+
+class Network(nn.Module):
+    """Runs a graph node by node; a node reads the sum of its inputs.
+
+    Maps images of shape (N, C, H, W) to logits of shape (N, ways). All weights are 0 until :func:`build_network` draws
+    them.
+    """
+
+    def __init__(self, graph: Graph, image_shape: Shape) -> None:
+        super().__init__()
+        self.graph = graph
+        shapes = input_shapes(graph, image_shape)
+        self.nodes = nn.ModuleList(_module(n.operation, s) for n, s in zip(graph, shapes, strict=True))
+
+    def forward(self, images: Tensor) -> Tensor:
+        outputs = {INPUT: images}
+        for index, (node, module) in enumerate(zip(self.graph, self.nodes, strict=True)):
+            total = outputs[node.inputs[0]]
+            for source in node.inputs[1:]:
+                total = total + outputs[source]
+            outputs[index] = module(total)
+        return outputs[len(self.graph) - 1]
+
+
+def build_network(architecture: Architecture, task: FewShotTask, seed: int = 0) -> Network:
+    """The network of an architecture for a task, with the weights that ``seed`` draws.
+
+    Args:
+        architecture: what to build.
+        task: gives the image shape and the number of classes.
+        seed: which replicate of the random weights (He et al. 2015 scaling; biases 0).
+
+    Raises:
+        ConfigurationError: if the task's images are too small for the architecture.
+    """
+    graph = architecture.graph(task.ways)
+    try:
+        network = Network(graph, task.image_shape)
+    except ValueError as error:
+        raise ConfigurationError(f"{architecture.text} does not fit {task.image_shape} images: {error}") from None
+    for index, node in enumerate(network.nodes):
+        generator = torch.Generator().manual_seed(_node_seed(architecture.key, task.digest, seed, index))
+        for parameter in node.parameters():
+            if parameter.ndim > 1:
+                fan_in = prod(parameter.shape[1:])
+                with torch.no_grad():
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * sqrt(2 / fan_in))
+    return network
+
+
+def _node_seed(*parts: object) -> int:
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1
+
+
+def _module(operation: Operation, shape: Shape) -> nn.Module:
+    match operation:
+        case Conv(kernel, width):
+            convolution = _Convolution(shape[0], width, kernel, padding=kernel // 2, bias=False)
+            # Momentum 1: the running statistics are those of the last training batch, the whole support set.
+            return nn.Sequential(convolution, nn.BatchNorm2d(width, momentum=1.0), nn.ReLU())
+        case MaxPool():
+            return nn.MaxPool2d(2)
+        case AvgPool(kernel):
+            return nn.AvgPool2d(2) if kernel == 2 else nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
+        case Dense(width):
+            return nn.Sequential(nn.Flatten(), _Linear(prod(shape), width), nn.ReLU())
+        case Classifier(ways):
+            return nn.Sequential(nn.Flatten(), _Linear(prod(shape), ways))
+        case GlobalPool():
+            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        case Add():
+            return nn.Identity()
+        case Constant(ways):
+            return _Constant(ways)
+
+
+class _Convolution(nn.Conv2d):
+    """Starts at zero: torch's own random start would cost time, and draws from the global generator."""
+
+    def reset_parameters(self) -> None:
+        _zero(self)
+
+
+class _Linear(nn.Linear):
+    """Starts at zero, as :class:`_Convolution` does."""
+
+    def reset_parameters(self) -> None:
+        _zero(self)
+
+
+def _zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
+class _Constant(nn.Module):
+    def __init__(self, ways: int) -> None:
+        super().__init__()
+        self.ways = ways
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.new_zeros(len(images), self.ways)

@@ -1,0 +1,33 @@
+"""The ids that ``gymnasium.make`` and ``gymnasium.make_vec`` know once ``rlnas`` is imported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gymnasium import register, registry
+
+DIGITS: dict[str, Any] = {
+    "space": {"kind": "chain", "max_layers": 5, "input_size": 8, "widths": [8, 16], "dense_widths": [32, 128]},
+    "tasks": "digits:train",
+    "evaluator": {"kind": "sequential", "adaptation": {"steps": 15, "learning_rate": 0.03, "momentum": 0.9}},
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "rlnas/Design-v0": {"designs_per_trial": 1},
+    "rlnas/Trial-v0": {"designs_per_trial": 10},
+    "rlnas/Digits-v0": {**DIGITS, "designs_per_trial": 1},
+    "rlnas/DigitsTrial-v0": {**DIGITS, "designs_per_trial": 10},
+}
+"""Every id and the arguments that :class:`rlnas.envs.design.DesignEnv` is given under it."""
+
+
+def register_envs() -> None:
+    """Register every preset, once."""
+    for env_id, arguments in PRESETS.items():
+        if env_id not in registry:
+            register(
+                env_id,
+                entry_point="rlnas.envs.design:DesignEnv",
+                vector_entry_point="rlnas.envs.vector:DesignVectorEnv",
+                kwargs={"env_id": env_id, **arguments},
+            )

@@ -1,0 +1,249 @@
+"""Replay: do recorded design episodes again and compare, or tell one step by step.
+
+An episode holds what is needed to rebuild its space, its task and its evaluator; no environment and no agent takes
+part. What cannot be recomputed from the record alone is believed: who designed it, and how its task was drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import groupby, islice
+from typing import Any
+
+from rlnas.datasets import source_from_spec
+from rlnas.episode import DesignEpisode, canonical_json
+from rlnas.errors import ConfigurationError
+from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status, evaluator_from_spec
+from rlnas.reward import Reference, random_reference, reward_of
+from rlnas.search_space import Decision, SearchSpace, space_from_spec
+from rlnas.task import Task, TaskSource
+
+BATCH = 64
+"""Proposals handed to the evaluator at once."""
+RESULT_FIELDS = ("status", "accuracy", "loss", "parameters", "flops")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where a recorded episode and its recomputation first part.
+
+    Args:
+        agent: the episode's agent.
+        trial: its trial.
+        design: its number within the trial.
+        field: what differs, such as ``masks`` or ``evaluation.accuracy``.
+        recorded: the value in the record.
+        recomputed: the value found now.
+        step: which decision, from 0; None where it is not one decision's.
+    """
+
+    agent: str
+    trial: int
+    design: int
+    field: str
+    recorded: object
+    recomputed: object
+    step: int | None = None
+
+    def __str__(self) -> str:
+        step = "" if self.step is None else f", step {self.step}"
+        return (
+            f"agent {self.agent!r}, trial {self.trial}, design {self.design}{step}: "
+            f"{self.field} was recorded as {self.recorded!r}, recomputed as {self.recomputed!r}"
+        )
+
+
+def recompute(episodes: Iterable[DesignEpisode], evaluator: Evaluator | None = None) -> Iterator[Difference | None]:
+    """Do every episode again: None for each that comes out the same, else its first difference, in the same order.
+
+    The best accuracy before a design is known if the trial's earlier designs are among the episodes, in order; where
+    they are not, ``best`` and the rewards of the form ``improvement`` are believed. Episodes are taken :data:`BATCH` at
+    a time.
+
+    Args:
+        episodes: such as :meth:`rlnas.store.EpisodeStore.episodes` gives.
+        evaluator: evaluates instead of the recorded evaluators; it must give results equal to theirs.
+
+    Raises:
+        ConfigurationError: if a space, task source or evaluator cannot be made here: CUDA is absent, say.
+        DataError: if a task source's files are missing or corrupt.
+    """
+    trial = _Trial()
+    for _, group in groupby(episodes, lambda episode: canonical_json(episode.env)):
+        world: _World | None = None
+        while batch := list(islice(group, BATCH)):
+            world = world or _World(batch[0].env, evaluator)
+            yield from _recompute_batch(batch, world, trial)
+
+
+class _World:
+    """What the episodes of one environment are recomputed with."""
+
+    def __init__(self, env: dict[str, Any], evaluator: Evaluator | None) -> None:
+        self.space = space_from_spec(env["space"])
+        self.source = source_from_spec(env["tasks"])
+        self.evaluator = evaluator or evaluator_from_spec(env["evaluator"])
+        self.reward_form: str = env["reward"]
+        self._reference_designs: int = env["reference_designs"]
+        self._references: dict[str, Reference] = {}
+
+    def reward(self, task: Task, accuracy: float, best_before: float) -> float:
+        reference = self._reference(task) if self.reward_form == "normalised" else None
+        return reward_of(self.reward_form, accuracy, best_before, reference)
+
+    def _reference(self, task: Task) -> Reference:
+        if task.digest not in self._references:
+            designs = self._reference_designs
+            self._references[task.digest] = random_reference(self.space, task, self.evaluator, designs)
+        return self._references[task.digest]
+
+
+@dataclass
+class _Trial:
+    """The best accuracy of the trial in progress, as recomputed; None where earlier designs were not seen."""
+
+    number: tuple[str, int] | None = None
+    designs: int = 0
+    best: float | None = None
+
+    def enter(self, episode: DesignEpisode) -> float | None:
+        """The best accuracy before an episode."""
+        number = (episode.agent, episode.trial)
+        if episode.design == 0:
+            self.best = 0.0
+        elif number != self.number or episode.design != self.designs:
+            self.best = None
+        self.number, self.designs = number, episode.design + 1
+        return self.best
+
+    def leave(self, accuracy: float) -> None:
+        if self.best is not None:
+            self.best = max(self.best, accuracy)
+
+
+@dataclass
+class _Retraced:
+    """An episode whose every decision was taken again."""
+
+    episode: DesignEpisode
+    space: SearchSpace
+    task: Task | None = None
+    differences: list[Difference] = field(default_factory=list)
+
+    @property
+    def illegal(self) -> bool:
+        """Whether the record says that an illegal action ended the design."""
+        return self.episode.evaluation.status is Status.INVALID and not self.episode.architecture
+
+    def differ(self, name: str, recorded: object, recomputed: object, step: int | None = None) -> None:
+        """Note a difference, if the two values are one."""
+        if recorded != recomputed:
+            number = (self.episode.agent, self.episode.trial, self.episode.design)
+            self.differences.append(Difference(*number, name, recorded, recomputed, step))
+
+    def proposal(self, source: TaskSource) -> Proposal | None:
+        """What was evaluated; None if nothing was, or if the record is wrong before that."""
+        self._find_task(source)
+        self._retrace_decisions()
+        if self.task is None or self.differences or self.illegal:
+            return None
+        architecture = self.space.decode(self.episode.actions)
+        self.differ("architecture", self.episode.architecture, architecture.text)
+        return None if self.differences else Proposal(architecture, self.task, self.episode.evaluation_seed)
+
+    def _find_task(self, source: TaskSource) -> None:
+        try:
+            self.task = source.named(self.episode.task)
+        except ConfigurationError as error:
+            self.differ("task", self.episode.task, f"none: {error}")
+        else:
+            self.differ("task_digest", self.episode.task_digest, self.task.digest)
+
+    def _retrace_decisions(self) -> None:
+        actions, decisions = self.episode.actions, len(self.space.decisions)
+        steps = max(1, min(len(actions), decisions)) if self.illegal else decisions
+        for name in ("actions", "masks", "rewards"):
+            self.differ(f"number of {name}", len(getattr(self.episode, name)), steps)
+        for step in range(steps):
+            if self.differences:  # What follows a wrong decision cannot be right or wrong.
+                return
+            self._retrace_decision(step, is_illegal=self.illegal and step == steps - 1)
+
+    def _retrace_decision(self, step: int, is_illegal: bool) -> None:
+        action, mask = self.episode.actions[step], self.space.legal_choices(self.episode.actions[:step])
+        self.differ("masks", self.episode.masks[step], "".join("1" if legal else "0" for legal in mask), step)
+        if (0 <= action < len(mask) and bool(mask[action])) == is_illegal:
+            self.differ("actions", action, "a legal choice" if is_illegal else "an illegal choice", step)
+
+
+def _recompute_batch(episodes: Sequence[DesignEpisode], world: _World, trial: _Trial) -> Iterator[Difference | None]:
+    retraced = [_Retraced(episode, world.space) for episode in episodes]
+    proposals = {i: p for i, again in enumerate(retraced) if (p := again.proposal(world.source)) is not None}
+    evaluations = dict(zip(proposals, world.evaluator.evaluate(list(proposals.values())), strict=True))
+    for i, again in enumerate(retraced):
+        best_before = trial.enter(again.episode)
+        if again.differences:
+            trial.leave(again.episode.evaluation.accuracy)
+        else:
+            evaluation = evaluations.get(i, Evaluation(0.0, status=Status.INVALID))
+            trial.leave(evaluation.accuracy)
+            _compare_result(again, evaluation, best_before, world)
+        yield again.differences[0] if again.differences else None
+
+
+def _compare_result(again: _Retraced, evaluation: Evaluation, best_before: float | None, world: _World) -> None:
+    episode, task = again.episode, again.task
+    assert task is not None
+    recorded, found = asdict(episode.evaluation), asdict(evaluation)
+    for name in RESULT_FIELDS:
+        again.differ(f"evaluation.{name}", recorded[name], found[name])
+    *earlier, final = episode.rewards
+    for step, reward in enumerate(earlier):
+        again.differ("rewards", reward, 0.0, step)
+    if best_before is not None or world.reward_form != "improvement":
+        again.differ("rewards", final, world.reward(task, evaluation.accuracy, best_before or 0.0), len(earlier))
+    if best_before is not None:
+        again.differ("best", episode.best, max(best_before, evaluation.accuracy))
+
+
+def render_steps(episode: DesignEpisode, best_before: float | None = None) -> Iterator[str]:
+    """Tell an episode as plain text: one block of lines for its beginning, one for each step, one for its result.
+
+    Args:
+        episode: what to tell.
+        best_before: best accuracy earlier in the trial, where it is known.
+
+    Raises:
+        ConfigurationError: if the episode's space cannot be made here.
+    """
+    decisions = space_from_spec(episode.env["space"]).decisions
+    yield f"{episode.agent}: trial {episode.trial}, design {episode.design}\n  task         {episode.task}"
+    taken: list[str] = []
+    for step, (action, mask, reward) in enumerate(zip(episode.actions, episode.masks, episode.rewards, strict=True)):
+        decision = decisions[step] if step < len(decisions) else Decision("?", ())
+        known = 0 <= action < len(decision.choices)
+        taken.append(decision.choices[action] if known else f"choice {action}")
+        best = episode.best if step == len(episode.actions) - 1 else best_before
+        yield (
+            f"step {step + 1} of {len(decisions)}: {decision.name}\n"
+            f"  choice       {taken[-1]}, of {mask.count('1')} legal\n"
+            f"  design       {', '.join([*taken, *['?'] * (len(decisions) - len(taken))])}\n"
+            f"  reward       {reward:.4f}\n"
+            f"  best so far  {'unknown' if best is None else format(best, '.4f')}"
+        )
+    yield "\n".join(_render_result(episode))
+
+
+def _render_result(episode: DesignEpisode) -> list[str]:
+    evaluation = episode.evaluation
+    loss = "none" if evaluation.loss is None else f"{evaluation.loss:.4f}"
+    lines = [
+        f"result: {evaluation.status}",
+        f"  architecture {episode.architecture or 'none: an illegal choice ended the design'}",
+        f"  accuracy     {evaluation.accuracy:.4f}",
+        f"  loss         {loss}",
+        f"  size         {evaluation.parameters:,} parameters, {evaluation.flops:,} multiply-accumulates",
+        f"  time         {evaluation.seconds:.3f} s{', remembered' if evaluation.cached else ''}",
+    ]
+    return [*lines, f"  message      {evaluation.message}"] if evaluation.message else lines

@@ -1,0 +1,65 @@
+"""Results of a comparison, for people: a table for the terminal and curves as SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def budgets(designs: int) -> list[int]:
+    """The numbers of designs at which a table shows results."""
+    return [n for n in (1, 3, 5, 10, 20, 50, 100, 200, 500) if n < designs] + [designs]
+
+
+def comparison_table(summary: Mapping[str, Any], title: str) -> Table:
+    """Best accuracy so far and normalised regret at a few budgets, and what the chosen designs are really worth.
+
+    Args:
+        summary: as made by :func:`rlnas.agents.benchmark.summarise`.
+        title: of the table.
+    """
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    table.add_column("agent")
+    shown = budgets(len(next(iter(summary.values()))["best_so_far"]))
+    for n in shown:
+        table.add_column(f"best at {n}", justify="right")
+    for heading in (f"norm. regret at {shown[-1]}", "last - first design", "chosen, fresh seeds", "chosen - random"):
+        table.add_column(heading, justify="right")
+    for name, row in summary.items():
+        table.add_row(
+            name,
+            *(f"{row['best_so_far'][n - 1]:.3f}" for n in shown),
+            f"{row['normalised_regret'][-1]:.3f}",
+            difference(row["last_minus_first"]),
+            f"{row['chosen_on_fresh_seeds']:.3f}",
+            difference(row["chosen_minus_random"]),
+        )
+    return table
+
+
+def difference(entry: Mapping[str, float]) -> str:
+    """A difference with its 95% interval."""
+    return f"{entry['mean']:+.3f} ({entry['low']:+.3f} to {entry['high']:+.3f})"
+
+
+def save_curves(path: Path, summary: Mapping[str, Any], title: str) -> None:
+    """Best accuracy so far against evaluations, with 95% intervals, as an SVG file."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    for name, row in summary.items():
+        designs = range(1, len(row["best_so_far"]) + 1)
+        low, high = zip(*row["best_so_far_interval"], strict=True)
+        (line,) = axes.plot(designs, row["best_so_far"], label=name, marker="o", markersize=3)
+        axes.fill_between(designs, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+    axes.set(xlabel="evaluations", ylabel="best accuracy so far", title=title)
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, format="svg", metadata={"Date": None})

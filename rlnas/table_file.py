@@ -1,0 +1,175 @@
+"""Reads the arrays of a table's file and checks their shapes; :mod:`rlnas.table` says what a table looks like."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlnas.errors import ConfigurationError, DataError, one_of
+from rlnas.search_space import Decision
+
+Array: TypeAlias = NDArray[Any]
+Floats: TypeAlias = NDArray[np.float64]
+
+COSTS = ("params_m", "flops_m")
+MOST_CHOICES = 1024
+"""Codes must be smaller: legality is a dense table, so a hash taken for a code would fill the memory."""
+
+_DAMAGE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """The arrays of one file, by name.
+
+    Raises:
+        DataError: by every method, naming the file and the array, if an array is missing or has not the form it needs.
+    """
+
+    path: Path
+    arrays: Mapping[str, Array]
+
+    def decisions(self) -> tuple[NDArray[np.int64], tuple[Decision, ...]]:
+        """All codes side by side, of shape (rows, decisions), and what they are called."""
+        fields = (
+            ("decisions",) if "ops" not in self.arrays else ("links", "ops") if "links" in self.arrays else ("ops",)
+        )
+        parts = [self._codes(field) for field in fields]
+        if len({len(part) for part in parts}) > 1:
+            raise DataError(f"{self.path}: {' and '.join(fields)} differ in rows: {[len(part) for part in parts]}")
+        codes = np.concatenate(parts, axis=1)
+        choices = [tuple(map(str, range(top + 1))) for top in codes.max(0).tolist()]
+        if (op_names := self._names("op_names")) is not None:
+            if parts[-1].max() >= len(op_names):
+                raise DataError(f"{self.path}: {fields[-1]} has code {parts[-1].max()}, op_names {len(op_names)} names")
+            named = parts[-1].shape[1]
+            choices[-named:] = [op_names] * named
+        titles = self._names("decision_names")
+        if titles is None:
+            titles = tuple(f"{f}[{i}]" for f, part in zip(fields, parts, strict=True) for i in range(part.shape[1]))
+        if len(titles) != len(choices):
+            raise DataError(f"{self.path}: decision_names has {len(titles)} names for {len(choices)} decisions")
+        return codes, tuple(Decision(title, names) for title, names in zip(titles, choices, strict=True))
+
+    def only_value_array(self, rows: int) -> str:
+        """The name of the one float array with a value for each row and task.
+
+        Raises:
+            ConfigurationError: if there are several or none.
+        """
+        tasks = self._names("tasks")
+        shape = (rows,) if tasks is None else (rows, len(tasks))
+        floats = [
+            n for n, a in self.arrays.items() if n not in COSTS and a.dtype.kind == "f" and a.shape[:1] == (rows,)
+        ]
+        exact = [name for name in floats if self.arrays[name].shape == shape]
+        if len(exact) != 1:
+            raise ConfigurationError(f"{self.path}: values must name one of: {', '.join(floats) or '(no float array)'}")
+        return exact[0]
+
+    def columns(self, field: str, rows: int) -> tuple[tuple[str, ...], Floats]:
+        """The names of a value array's columns, and its values, of shape (rows, columns).
+
+        Raises:
+            UnknownNameError: if there is no such array.
+        """
+        one_of(f"value array of {self.path}", field, self.arrays)
+        values = self._numbers(field, rows)
+        names = self._names("tasks") or (field,)
+        if len(names) == 1:
+            values = values.mean(1, keepdims=True)
+        if not 0 < values.shape[1] <= len(names):
+            raise DataError(f"{self.path}: {field} has {values.shape[1]} columns, but tasks has {len(names)} names")
+        return names[: values.shape[1]], values
+
+    def millions(self, field: str, rows: int, columns: int) -> Floats:
+        """A cost of each row on each of the first ``columns`` tasks, in millions; 0 where unknown."""
+        if field not in self.arrays:
+            return np.zeros((rows, columns))
+        cost = np.nan_to_num(self._numbers(field, rows), posinf=-1)
+        if cost.shape[1] == 1:
+            cost = np.repeat(cost, columns, axis=1)
+        if cost.shape[1] < columns or cost.min() < 0:
+            raise DataError(
+                f"{self.path}: {field} must be finite, not negative and of shape ({rows},) or ({rows}, tasks)"
+            )
+        return cost[:, :columns]
+
+    def _codes(self, field: str) -> NDArray[np.int64]:
+        if field not in self.arrays:
+            raise DataError(f"{self.path}: array 'ops' is missing (arrays: {', '.join(self.arrays) or 'none'})")
+        codes = self.arrays[field]
+        if codes.ndim != 2 or codes.dtype.kind not in "iu" or 0 in codes.shape:
+            form = f"{codes.dtype} of shape {codes.shape}"
+            raise DataError(f"{self.path}: {field} must be integers of shape (rows, decisions), got {form}")
+        low, high = codes.min(), codes.max()
+        if low < 0 or high >= MOST_CHOICES:
+            raise DataError(f"{self.path}: {field} must lie in 0 .. {MOST_CHOICES - 1}, found {low} .. {high}")
+        return codes.astype(np.int64)
+
+    def _numbers(self, field: str, rows: int) -> Floats:
+        """Numbers of shape (rows,) or (rows, n), as float64 of shape (rows, n)."""
+        array = self.arrays[field]
+        if array.dtype.kind not in "fiu" or array.ndim not in (1, 2) or len(array) != rows:
+            form = f"{array.dtype} of shape {array.shape}"
+            raise DataError(f"{self.path}: {field} must be numbers of shape ({rows}, tasks), got {form}")
+        return array.reshape(rows, -1).astype(np.float64)
+
+    def _names(self, field: str) -> tuple[str, ...] | None:
+        """A 1-D array of distinct strings; None if the file has none."""
+        if field not in self.arrays:
+            return None
+        array = self.arrays[field]
+        if array.ndim != 1 or array.dtype.kind not in "US":
+            form = f"{array.dtype} of shape {array.shape}"
+            raise DataError(f"{self.path}: {field} must be a 1-D array of strings, got {form}")
+        names = tuple(str(name) for name in array.astype(np.str_))
+        if not names or len(set(names)) < len(names):
+            raise DataError(f"{self.path}: {field} must be distinct names and not empty, got {list(names)}")
+        return names
+
+
+def read_table_file(path: Path) -> TableFile:
+    """The arrays of an ``.npz`` file; remembered until the file changes.
+
+    Raises:
+        DataError: if it is missing, damaged, no ``.npz`` file, or needs pickle to be read.
+    """
+    try:
+        status = path.stat()
+        return _read_version(path, status.st_mtime_ns, status.st_size)
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file") from None
+    except DataError:
+        raise
+    except _DAMAGE as error:
+        raise DataError(f"{path}: not a readable .npz file: {error}") from None
+
+
+@lru_cache(maxsize=8)
+def _read_version(path: Path, modified: int, size: int) -> TableFile:
+    with path.open("rb") as file:
+        loaded = np.load(file, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise DataError(f"{path}: a file of named arrays (.npz) is needed, this is a single array")
+        arrays = {name: _member(path, loaded, name) for name in loaded.files}
+    return TableFile(path, arrays)
+
+
+def _member(path: Path, arrays: Mapping[str, Array], name: str) -> Array:
+    try:
+        array = arrays[name]
+    except _DAMAGE as error:
+        raise DataError(f"{path}: array {name!r} cannot be read: {error}") from None
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path}: {name!r} is not an array")
+    array.setflags(write=False)
+    return array
