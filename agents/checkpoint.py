@@ -38,7 +38,7 @@ def save_checkpoint(folder: Path, data: Mapping[str, Any], tensors: Mapping[str,
     _write(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
     current = {MANIFEST, *(entry["file"] for entry in manifest.values())}
     for name in (DATA, TENSORS):
-        for old in folder.glob(f"*-{name}"):
+        for old in folder.glob(f"*-{name}*"):  # also the parts of a save that was cut short
             if old.name not in current:
                 old.unlink()
 
@@ -53,17 +53,23 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         contents = {name: _read(folder, manifest[name]) for name in (DATA, TENSORS)}
         data = json.loads(contents[DATA])
-        tensors = load(contents[TENSORS])
+        found = data["schema"]
+        # Asked first: what else the files of a newer version hold is not ours to judge.
+        tensors = load(contents[TENSORS]) if found == SCHEMA_VERSION else {}
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder}: no checkpoint here ({Path(error.filename).name} is missing)") from None
+        raise CheckpointError(f"{folder}: no checkpoint here ({Path(error.filename).name!r} is missing)") from None
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: the checkpoint is damaged: {error}") from None
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA_VERSION:
-        found = data.get("schema") if isinstance(data, dict) else None
-        raise CheckpointError(f"{folder}: checkpoint of schema {found}; this rlnas reads schema {SCHEMA_VERSION}")
+    except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: the checkpoint is damaged: {one_line(error)}") from None
+    if found != SCHEMA_VERSION:
+        raise CheckpointError(f"{folder}: checkpoint of schema {found!r}; this rlnas reads schema {SCHEMA_VERSION}")
     return data, tensors
+
+
+def one_line(error: Exception) -> str:
+    """An error's message without its line breaks."""
+    return " ".join(str(error).split())
 
 
 def _read(folder: Path, entry: Mapping[str, str]) -> bytes:

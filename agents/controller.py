@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rlnas.errors import CheckpointError, at_least
+from rlnas.errors import CheckpointError, ConfigurationError, at_least
 
 from .agent import State
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import load_checkpoint, one_line, save_checkpoint
 
 Memory: TypeAlias = tuple[Tensor, Tensor]
 """LSTM state: hidden and cell, each of shape (1, B, hidden)."""
@@ -32,6 +32,9 @@ class ControllerConfig:
         num_actions: size of the action space.
         legal: where the action mask lies in an observation, as (start, stop).
         hidden_size: units of the LSTM.
+
+    Raises:
+        ConfigurationError: if a size is not positive or the mask does not lie in the observation.
     """
 
     observation_size: int
@@ -40,8 +43,14 @@ class ControllerConfig:
     hidden_size: int = 128
 
     def __post_init__(self) -> None:
-        at_least("hidden_size", self.hidden_size, 1)
-        object.__setattr__(self, "legal", tuple(self.legal))
+        for field in ("observation_size", "num_actions", "hidden_size"):
+            at_least(field, getattr(self, field), 1)
+        start, stop = self.legal
+        if not (at_least("legal", start, 0) + self.num_actions == at_least("legal", stop, 0) <= self.observation_size):
+            raise ConfigurationError(
+                f"legal must span {self.num_actions} of {self.observation_size} entries, got {start} to {stop}"
+            )
+        object.__setattr__(self, "legal", (start, stop))
 
 
 @dataclass(frozen=True)
@@ -161,5 +170,5 @@ class LSTMController(nn.Module):
             controller.load_state_dict(tensors)
             controller.about = dict(data["about"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{folder}: not a controller of this version: {str(error).splitlines()[0]}") from None
+            raise CheckpointError(f"{folder}: not a controller of this version: {one_line(error)}") from None
         return controller.to(device)

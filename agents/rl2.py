@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from rlnas.errors import CheckpointError, ConfigurationError, at_least
 
 from .agent import State
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import load_checkpoint, one_line, save_checkpoint
 from .controller import ControllerConfig, LSTMController
 from .ppo import clipped_surrogate, explained_variance, generalised_advantage
 from .rollout import Interrupted, Rollout, collect
@@ -65,6 +65,10 @@ class RL2Config:
             value = getattr(self, field)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigurationError(f"{field} must be a positive number, got {value!r}")
+        for field in ("entropy", "value"):
+            value = getattr(self, field)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigurationError(f"{field} must be a number >= 0, got {value!r}")
         for field in ("gae_lambda", "design_discount"):
             if not 0 <= getattr(self, field) <= 1:
                 raise ConfigurationError(f"{field} must be in [0, 1], got {getattr(self, field)!r}")
@@ -143,7 +147,7 @@ class RL2:
         """Write everything that :meth:`restore` needs, as JSON and safetensors with a SHA-256 manifest."""
         tensors = {f"controller.{k}": v.detach().cpu() for k, v in self.controller.state_dict().items()}
         for index, entries in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": v.detach().cpu().reshape(v.shape) for k, v in entries.items()}
+            tensors |= {f"optimizer.{index}.{k}": v.detach().cpu() for k, v in entries.items()}
         data = {
             "learner": asdict(self.config),
             "seed": self.seed,
@@ -173,12 +177,21 @@ class RL2:
                 if name.startswith("optimizer."):
                     _, index, entry = name.split(".")
                     state.setdefault(int(index), {})[entry] = tensor
+            self.updates, self.timesteps = (at_least(f, data[f], 0) for f in ("updates", "timesteps"))
+            self._require_moments(state)
             self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-            self.updates, self.timesteps = int(data["updates"]), int(data["timesteps"])
-        except (KeyError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(f"{folder}: does not fit this controller and space: {reason}") from None
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{folder}: does not fit this controller and space: {one_line(error)}") from None
         return self
+
+    def _require_moments(self, state: dict[int, dict[str, Tensor]]) -> None:
+        """Adam would start anew, without a word, on parameters whose moments are missing."""
+        if not self.updates:
+            return
+        for index, parameter in enumerate(self.controller.parameters()):
+            for moment in ("exp_avg", "exp_avg_sq"):
+                if state[index][moment].shape != parameter.shape or "step" not in state[index]:
+                    raise ValueError(f"the optimizer's {moment} of parameter {index} has another shape")
 
     def _rollout_seed(self) -> int:
         return int(np.random.SeedSequence([self.seed, self.updates]).generate_state(1)[0]) >> 1
@@ -187,7 +200,7 @@ class RL2:
         config = self.config
         discount = torch.where(rollout.design_ended, config.design_discount, 1.0)
         advantage, target = generalised_advantage(rollout.value, rollout.reward, discount, config.gae_lambda)
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * (1 - 0.9 * progress)
         entropy_weight = config.entropy * (1 - progress)

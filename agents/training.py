@@ -16,6 +16,7 @@ from rlnas.errors import ConfigurationError, RlnasError, at_least
 from rlnas.evaluator import Evaluator
 from rlnas.store import EpisodeStore
 
+from .checkpoint import MANIFEST
 from .controller import LSTMController
 from .rl2 import RL2, RL2Config
 
@@ -117,7 +118,7 @@ def train(
             agent="rl2",
         )
         learner = RL2(env, settings.learner, settings.seed, device)
-        if (folder / CHECKPOINT).exists():
+        if (folder / CHECKPOINT / MANIFEST).exists():  # the folder alone: the first save was cut short
             learner.restore(folder / CHECKPOINT)
         resumed_at = learner.updates
         logger = _logger(folder / LOGS, resumed_at)
@@ -131,15 +132,16 @@ def train(
                 logger.record(f"train/{name}", value)
             logger.dump(learner.timesteps)
             on_update(statistics)
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            if time.monotonic() - saved >= CHECKPOINT_SECONDS:
                 learner.save(folder / CHECKPOINT)
                 saved = time.monotonic()
 
         try:
             learner.learn(settings.steps, after_update, stop)
         finally:
-            learner.save(folder / CHECKPOINT)
             logger.close()
+        # Not after an error, which may have come in the middle of an update: the last checkpoint is whole.
+        learner.save(folder / CHECKPOINT)
         save_agent(folder, learner.controller, settings)
         return {
             "run": str(folder),

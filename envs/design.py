@@ -10,22 +10,22 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rlnas.datasets import parse_tasks
-from rlnas.errors import ConfigurationError
+from rlnas.datasets import parse_tasks, source_from_spec
+from rlnas.errors import ConfigurationError, one_of
 from rlnas.evaluator import Evaluator, evaluator_from_spec
 from rlnas.search_space import SearchSpace, make_space, space_from_spec
 from rlnas.task import TaskSource
 
-from .render import render_ansi, render_rgb
+from .render import RENDER_MODES, render_ansi, render_rgb
 from .trial import Recorder, Trials, TrialSettings, task_options
 
 
 def make_settings(
     *,
-    env_id: str = "rlnas/Trial-v0",
+    env_id: str = "rlnas/Design-v0",
     space: SearchSpace | str | Mapping[str, Any] = "chain",
-    tasks: str | tuple[TaskSource, str] = "digits:train",
-    evaluator: Evaluator | Mapping[str, Any] | None = None,
+    tasks: str | tuple[TaskSource | Mapping[str, Any], str] = "digits:train",
+    evaluator: Evaluator | Mapping[str, Any] | str | None = None,
     designs_per_trial: int = 1,
     reward: str = "accuracy",
     reference_designs: int = 16,
@@ -42,8 +42,12 @@ def make_settings(
     elif isinstance(space, Mapping):
         space = space_from_spec(space)
     source, split = parse_tasks(tasks) if isinstance(tasks, str) else tasks
-    if evaluator is None or isinstance(evaluator, Mapping):
-        evaluator = evaluator_from_spec(evaluator or {"kind": "sequential"})
+    if isinstance(source, Mapping):
+        source = source_from_spec(source)
+    if evaluator is None or isinstance(evaluator, str):
+        evaluator = {"kind": evaluator or "sequential"}
+    if isinstance(evaluator, Mapping):
+        evaluator = evaluator_from_spec(evaluator)
     return TrialSettings(
         env_id=env_id,
         space=space,
@@ -77,17 +81,18 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
 
     ## Info
     At every step: ``action_mask``, ``design_ended``, ``accuracy`` (of the design just ended, else 0),
-    ``best_accuracy``, ``design`` (designs ended so far), ``trial``, ``task``, ``architecture`` and ``status`` (empty
-    unless a design just ended).
+    ``best_accuracy``, ``design`` (designs ended so far), ``task``, ``architecture`` and ``status`` (empty unless a
+    design just ended). The trial's number is in none of them: equal seeds give equal episodes, whenever they are played.
 
     ## Reset options
-    ``{"task": index}`` fixes the task; ``{"trial": number}`` sets the trial's number.
+    ``{"task": index}`` fixes the task; ``{"trial": number}`` sets the number under which the trial is recorded.
 
     ## Arguments
     Args:
         space: a :class:`~rlnas.search_space.SearchSpace`, its name, or its spec.
-        tasks: ``"source:split"`` (see :func:`rlnas.datasets.parse_tasks`) or ``(source, split)``.
-        evaluator: an :class:`~rlnas.evaluator.Evaluator` or its spec; by default a sequential one on the CPU.
+        tasks: ``"source:split"`` (see :func:`rlnas.datasets.parse_tasks`) or ``(source, split)``, where the source is a
+            :class:`~rlnas.task.TaskSource` or its spec.
+        evaluator: an :class:`~rlnas.evaluator.Evaluator`, its kind, or its spec; by default a sequential one on the CPU.
         designs_per_trial: designs in one episode.
         reward: ``"accuracy"``, ``"improvement"`` or ``"normalised"``.
         reference_designs: random designs that ``normalised`` compares with, for each task.
@@ -106,7 +111,7 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
     * v0: first version.
     """
 
-    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012
+    metadata = {"render_modes": list(RENDER_MODES), "render_fps": 4}  # noqa: RUF012
 
     def __init__(
         self,
@@ -116,9 +121,7 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
         render_mode: str | None = None,
         **settings: Any,
     ) -> None:
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise ConfigurationError(f"render_mode must be ansi or rgb_array, got {render_mode!r}")
-        self.render_mode = render_mode
+        self.render_mode = None if render_mode is None else one_of("render_mode", render_mode, RENDER_MODES)
         self.settings = make_settings(**settings)
         self._trials = Trials(self.settings, 1, recorder, agent)
         self.layout = self._trials.layout
@@ -145,7 +148,7 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
         return self._trials.observe()[0], self._info()
 
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        rewards, over = self._trials.step(np.array([action], dtype=np.int64), [self.np_random])
+        rewards, over = self._trials.step(np.array([action]), [self.np_random])
         return self._trials.observe()[0], float(rewards[0]), bool(over[0]), False, self._info()
 
     def render(self) -> Any:

@@ -28,6 +28,7 @@ class ObservationLayout:
     design_ended   1                  1 if the previous action completed a design
     designs_left   1                  designs not yet completed, as a fraction of the trial's
     best           1                  best accuracy of the trial so far
+    incumbent      choices            one-hot: what the design that has it chose for the decision to take now
     descriptor     9                  the task's descriptor, :data:`rlnas.task.DESCRIPTOR`
     legal          choices            1 for each action that is legal now: the action mask, for agents that are
                                       given nothing but observations
@@ -38,7 +39,7 @@ class ObservationLayout:
     accuracy is what a search on a new task can see.
     """
 
-    MEMORY = ("action", "reward", "design_ended", "designs_left", "best")
+    MEMORY = ("action", "reward", "design_ended", "designs_left", "best", "incumbent")
     """The slices that carry something from one design of a trial to the next."""
 
     def __init__(self, space: SearchSpace) -> None:
@@ -51,6 +52,7 @@ class ObservationLayout:
             "design_ended": 1,
             "designs_left": 1,
             "best": 1,
+            "incumbent": choices,
             "descriptor": len(DESCRIPTOR),
             "legal": choices,
         }

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from .trial import Trials
 
+RENDER_MODES = ("ansi", "rgb_array")
 MARGIN = 8
 SIZE = (640, 200)
 INK, PAPER = (30, 34, 42), (250, 250, 248)

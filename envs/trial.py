@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
+from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from rlnas.architecture import Architecture
-from rlnas.episode import DesignEpisode
+from rlnas.episode import DesignEpisode, canonical_json
 from rlnas.errors import ConfigurationError, IllegalChoiceError, at_least, one_of
 from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
 from rlnas.reward import REWARDS, Reference, random_reference, reward_of
@@ -99,6 +101,7 @@ class Trials:
         self.trial = np.full(count, -1, dtype=np.int64)
         self.design = np.zeros(count, dtype=np.int64)
         self.best = np.zeros(count)
+        self.incumbent = np.full_like(self.choices, -1)
         self.action = np.full(count, -1, dtype=np.int64)
         self.accuracy = np.zeros(count)
         self.ended = np.zeros(count, dtype=np.bool_)
@@ -109,7 +112,8 @@ class Trials:
 
     @cached_property
     def _spec(self) -> dict[str, Any]:
-        return self.settings.spec()
+        spec: dict[str, Any] = json.loads(canonical_json(self.settings.spec()))  # as a record gives it back
+        return spec
 
     def begin(self, row: int, rng: np.random.Generator, trial: int, seed: int | None, task: int | None = None) -> None:
         """Start trial number ``trial`` in a row, on task number ``task`` or, where None, on one that ``rng`` draws."""
@@ -120,6 +124,7 @@ class Trials:
         self.tasks[row] = chosen
         self._seeds[row] = seed
         self.trial[row], self.design[row], self.best[row] = trial, 0, 0.0
+        self.incumbent[row] = -1
         self.action[row], self.accuracy[row], self.ended[row] = -1, 0.0, False
         self.descriptor[row] = np.clip(chosen.descriptor, -LIMIT, LIMIT)
         self.task_name[row], self.architecture[row], self.status[row] = chosen.name, "", ""
@@ -135,15 +140,19 @@ class Trials:
         """Take one decision in every trial.
 
         Args:
-            actions: of shape (count,).
+            actions: integers of shape (count,).
             rngs: each trial's generator, used where evaluation seeds are drawn.
 
         Returns:
             Rewards and whether each trial is over, both of shape (count,).
 
         Raises:
-            IllegalChoiceError: if an action is illegal and the settings say to raise.
+            IllegalChoiceError: if an action is illegal and the settings say to raise, or is no action at all.
+            ResetNeeded: if a trial is over or none was begun.
         """
+        if not self.tasks or (self.design >= self.settings.designs_per_trial).any():
+            raise ResetNeeded("no trial is in progress: call reset() before step()")
+        actions = self._known(actions)
         following = self._transitions[self.state, actions]
         illegal = following < 0
         if illegal.any() and self.settings.invalid_action == "raise":
@@ -169,6 +178,8 @@ class Trials:
         design = parts["design"].reshape(self.count, self._decisions, -1)
         rows, taken = np.nonzero(self.choices >= 0)
         design[rows, taken, self.choices[rows, taken]] = 1
+        known = np.flatnonzero(self.best > 0)
+        parts["incumbent"][known, self.incumbent[known, self.position[known]]] = 1
         parts["position"][self._rows, self.position] = 1
         acted = np.flatnonzero(self.action >= 0)
         parts["action"][acted, self.action[acted]] = 1
@@ -188,11 +199,18 @@ class Trials:
             "accuracy": self.accuracy.copy(),
             "best_accuracy": self.best.copy(),
             "design": self.design.copy(),
-            "trial": self.trial.copy(),
             "task": self.task_name.copy(),
             "architecture": self.architecture.copy(),
             "status": self.status.copy(),
         }
+
+    def _known(self, actions: NDArray[np.int64]) -> NDArray[np.int64]:
+        # A negative index would silently be another choice, and a single number the choice of every trial.
+        choices = self._transitions.shape[1]
+        whole = actions.shape == (self.count,) and actions.dtype.kind in "iu"
+        if not whole or ((actions < 0) | (actions >= choices)).any():
+            raise IllegalChoiceError(f"{self.count} action(s) in 0 .. {choices - 1} are needed, got {actions.tolist()}")
+        return actions.astype(np.int64)
 
     def _finish_designs(
         self,
@@ -209,7 +227,8 @@ class Trials:
             best_before = float(self.best[row])
             rewards[row] = self._reward(row, evaluation.accuracy, best_before)
             self.accuracy[row] = evaluation.accuracy
-            self.best[row] = max(best_before, evaluation.accuracy)
+            if evaluation.accuracy > best_before:
+                self.best[row], self.incumbent[row] = evaluation.accuracy, self.choices[row]
             self.status[row] = str(evaluation.status)
             if row in proposals:
                 self.architecture[row] = proposals[row].architecture.text
@@ -275,16 +294,18 @@ def task_options(options: dict[str, Any] | None, count: int) -> tuple[list[int |
     """Reads ``reset``'s options: ``task``, an index or one for each trial, and ``trial``, the first trial's number.
 
     Raises:
-        ConfigurationError: if another option is given or the number of tasks is not the number of trials.
+        ConfigurationError: if another option is given, one is not a whole number, or the number of tasks is not the
+            number of trials.
     """
-    options = dict(options or {})
-    tasks, trial = options.pop("task", None), options.pop("trial", None)
-    if options:
-        raise ConfigurationError(f"reset knows the options 'task' and 'trial', got {sorted(options)}")
-    chosen: list[int | None] = [None] * count
-    if tasks is not None:
-        given = np.atleast_1d(tasks).tolist()
-        if len(given) != count:
-            raise ConfigurationError(f"option 'task' must name {count} task(s), one for each trial, got {len(given)}")
-        chosen = given
-    return chosen, None if trial is None else int(trial)
+    given = dict(options or {})
+    tasks, (trial,) = _numbers("task", given.pop("task", [None] * count)), _numbers("trial", given.pop("trial", None))
+    if given:
+        raise ConfigurationError(f"reset knows the options 'task' and 'trial', got {sorted(given)}")
+    if len(tasks) != count:
+        raise ConfigurationError(f"option 'task' must name {count} task(s), one for each trial, got {len(tasks)}")
+    return tasks, trial
+
+
+def _numbers(option: str, given: Any) -> list[int | None]:
+    values: list[Any] = np.ravel(given).tolist()
+    return [None if value is None else at_least(f"option {option!r}", value, 0) for value in values]

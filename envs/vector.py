@@ -12,10 +12,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from rlnas.errors import ConfigurationError, at_least
+from rlnas.errors import ConfigurationError, at_least, one_of
 
 from .design import DesignEnv, make_settings
-from .render import render_ansi, render_rgb
+from .render import RENDER_MODES, render_ansi, render_rgb
 from .trial import Recorder, Trials, task_options
 
 
@@ -46,10 +46,8 @@ class DesignVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[
         render_mode: str | None = None,
         **settings: Any,
     ) -> None:
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise ConfigurationError(f"render_mode must be ansi or rgb_array, got {render_mode!r}")
         self.num_envs = at_least("num_envs", num_envs, 1)
-        self.render_mode = render_mode
+        self.render_mode = None if render_mode is None else one_of("render_mode", render_mode, RENDER_MODES)
         self.settings = make_settings(**settings)
         self._trials = Trials(self.settings, num_envs, recorder, agent)
         self.layout = self._trials.layout
@@ -59,7 +57,6 @@ class DesignVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._rngs: list[np.random.Generator] = []
-        self._seeds: list[int | None] = [None] * num_envs
 
     @property
     def trials(self) -> Trials:
@@ -73,31 +70,28 @@ class DesignVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        if seed is None or isinstance(seed, int):
-            self._seeds = [None if seed is None else seed + i for i in range(self.num_envs)]
-        else:
-            self._seeds = list(seed)
-        fresh = [gym.utils.seeding.np_random(s)[0] if s is not None else None for s in self._seeds]
-        old = self._rngs or [gym.utils.seeding.np_random()[0] for _ in fresh]
-        self._rngs = [new or kept for new, kept in zip(fresh, old, strict=True)]
+        seeds = self._seeds(seed)
         tasks, trial = task_options(options, self.num_envs)
+        old = self._rngs or [gym.utils.seeding.np_random()[0] for _ in seeds]
+        self._rngs = [
+            kept if s is None else gym.utils.seeding.np_random(s)[0] for s, kept in zip(seeds, old, strict=True)
+        ]
         first = int(self._trials.trial.max()) + 1 if trial is None else trial
         for row, task in enumerate(tasks):
-            self._trials.begin(row, self._rngs[row], first + row, self._seeds[row], task)
-        return self._trials.observe(), self._info(np.ones(self.num_envs, dtype=np.bool_))
+            self._trials.begin(row, self._rngs[row], first + row, seeds[row], task)
+        return self._trials.observe(), self._info()
 
     def step(
         self, actions: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        rewards, over = self._trials.step(np.asarray(actions, dtype=np.int64), self._rngs)
+        rewards, over = self._trials.step(np.asarray(actions), self._rngs)
         final: dict[str, Any] = {}
         if over.any():
             final = self._final(over)
             for row in np.flatnonzero(over).tolist():
                 number = int(self._trials.trial[row]) + self.num_envs
                 self._trials.begin(row, self._rngs[row], number, None)
-        info = self._info(np.ones(self.num_envs, dtype=np.bool_))
-        return self._trials.observe(), rewards, over, np.zeros_like(over), {**info, **final}
+        return self._trials.observe(), rewards, over, np.zeros_like(over), {**self._info(), **final}
 
     def render(self) -> tuple[Any, ...] | None:
         """One picture of each trial; see :meth:`DesignEnv.render`."""
@@ -106,15 +100,27 @@ class DesignVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[
         texts = [render_ansi(self._trials, row) for row in range(self.num_envs)]
         return tuple(texts if self.render_mode == "ansi" else map(render_rgb, texts))
 
-    def _info(self, present: NDArray[np.bool_]) -> dict[str, Any]:
-        info: dict[str, Any] = {}
-        for name, column in self._trials.info().items():
-            info[name], info[f"_{name}"] = column, present
-        return info
+    def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
+        if seed is None or isinstance(seed, int):
+            return [None if seed is None else seed + i for i in range(self.num_envs)]
+        if len(seed) != self.num_envs:
+            raise ConfigurationError(f"seed must be one number or {self.num_envs}, one for each trial, got {len(seed)}")
+        return list(seed)
+
+    def _info(self) -> dict[str, Any]:
+        return _with_masks(self._trials.info(), np.ones(self.num_envs, dtype=np.bool_))
 
     def _final(self, over: NDArray[np.bool_]) -> dict[str, Any]:
         observations = np.full(self.num_envs, None, dtype=object)
         last = self._trials.observe()
         for row in np.flatnonzero(over).tolist():
             observations[row] = last[row]
-        return {"final_obs": observations, "_final_obs": over, "final_info": self._info(over), "_final_info": over}
+        columns = self._trials.info()
+        for column in columns.values():
+            column[~over] = None if column.dtype == object else 0  # as Gymnasium's own vector environments leave it
+        return _with_masks({"final_obs": observations, "final_info": _with_masks(columns, over)}, over)
+
+
+def _with_masks(info: dict[str, Any], present: NDArray[np.bool_]) -> dict[str, Any]:
+    """Gymnasium's form: beside each entry, under its name with an underscore, the rows that have it."""
+    return {**info, **{f"_{name}": present.copy() for name in info}}

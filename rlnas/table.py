@@ -18,7 +18,6 @@ in the lexicographic order of their codes, not in the file's.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +31,7 @@ from rlnas.architecture import Architecture
 from rlnas.errors import ConfigurationError, DataError, IllegalChoiceError, one_of
 from rlnas.graph import Graph
 from rlnas.search_space import Decision, SearchSpace
-from rlnas.table_file import COSTS, Array, Floats, read_table_file
+from rlnas.table_file import COSTS, Floats, read_table_file, sha256_of
 
 
 def _minmax(values: Floats) -> Floats:
@@ -130,7 +129,7 @@ class Table:
     def digest(self) -> str:
         """SHA-256 of designs, values and options, in hexadecimal; equal for equal content, however it is packed."""
         parts = (self.space.digest, self.values_name, self.scale, self.tasks)
-        return _sha256(repr(parts), self.values, self.parameters, self.flops)
+        return sha256_of(repr(parts), self.values, self.parameters, self.flops)
 
     def column(self, task: str) -> int:
         """The number of a task's column.
@@ -196,14 +195,14 @@ class TableSpace(SearchSpace):
         self.file_rows: NDArray[np.int64] = np.empty(len(codes), dtype=np.int64)
         """For each row of the file the number of its design."""
         self.file_rows[order] = np.cumsum(new) - 1
-        self.digest = _sha256(repr(self._decisions), self.codes)
+        self.digest = sha256_of(repr(self._decisions), self.codes)
         """SHA-256 of the designs and all names, in hexadecimal."""
         if digest is not None and digest != self.digest:
             raise DataError(f"{self.path}: its designs have changed: SHA-256 {self.digest}, expected {digest}")
 
     @property
     def name(self) -> str:
-        return f"table({self.path.stem},{self.digest[:16]})"
+        return f"table({self.digest[:16]})"  # not the path: a copy of the file is the same space
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -231,17 +230,17 @@ class TableSpace(SearchSpace):
     def parse(self, text: str) -> Architecture:
         codes = text.split("-")
         if not all(code.isdecimal() for code in codes):
-            raise IllegalChoiceError(f"{text!r} is not a design of {self.name} (those look like 1-0-3-2)")
+            raise IllegalChoiceError(f"{text!r} is not a design of {self.path} (those look like 1-0-3-2)")
         return self.decode([int(code) for code in codes])
 
     def graph(self, choices: tuple[int, ...], ways: int) -> Graph:
-        raise ConfigurationError(f"the networks of {self.name} cannot be built; use the evaluator of its table")
+        raise ConfigurationError(f"the networks of {self.path} cannot be built; use the evaluator of its table")
 
     def spec(self) -> dict[str, Any]:
         return {"kind": self.kind, "path": str(self.path), "digest": self.digest}
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, TableSpace) and self.name == other.name)
+        return self is other or (isinstance(other, TableSpace) and self.digest == other.digest)
 
     def __hash__(self) -> int:
         return hash(self.digest)
@@ -293,11 +292,3 @@ def _mean_by(groups: NDArray[np.int64], values: Floats) -> Floats:
     """Mean of the rows of each group, of shape (groups, columns)."""
     counts = np.bincount(groups)
     return np.stack([np.bincount(groups, weights=column) for column in values.T], axis=1) / counts[:, None]
-
-
-def _sha256(text: str, *arrays: Array) -> str:
-    sha = hashlib.sha256(text.encode())
-    for array in arrays:
-        sha.update(repr((array.shape, array.dtype.str)).encode())
-        sha.update(np.ascontiguousarray(array).data)
-    return sha.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -173,3 +174,12 @@ def _member(path: Path, arrays: Mapping[str, Array], name: str) -> Array:
         raise DataError(f"{path}: {name!r} is not an array")
     array.setflags(write=False)
     return array
+
+
+def sha256_of(text: str, *arrays: Array) -> str:
+    """SHA-256 of a text and of arrays' shapes, types and content, in hexadecimal."""
+    sha = hashlib.sha256(text.encode())
+    for array in arrays:
+        sha.update(repr((array.shape, array.dtype.str)).encode())
+        sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()

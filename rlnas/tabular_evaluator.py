@@ -148,7 +148,7 @@ class TabularEvaluator:
     def _accept(self, space: SearchSpace) -> None:
         names = [decision.choices for decision in self.table.space.decisions]
         if not (isinstance(space, CellSpace) and names == [OPERATIONS] * len(space.decisions)):
-            raise ConfigurationError(f"{self.table.space.name} does not hold the designs of {space.name}")
+            raise ConfigurationError(f"{self.table.space.path} does not hold the designs of {space.name}")
         self._spaces.add(space)
 
     def _column(self, task: Task) -> str:
@@ -179,5 +179,5 @@ class TabularEvaluator:
         return answers
 
     def _absent(self, proposal: Proposal) -> Evaluation:
-        message = f"{proposal.architecture.text} is not in {self.table.space.name}"
+        message = f"{proposal.architecture.text} is not in {self.table.space.path}"
         return Evaluation(0.0, status=Status.INVALID, message=message)
