@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from rlnas.architecture import Architecture
 from rlnas.drawing import draw_svg
 from rlnas.episode import canonical_json
 from rlnas.errors import CheckpointError, ConfigurationError, at_least, one_of
@@ -23,52 +22,17 @@ from rlnas.report import save_curves
 from rlnas.store import EpisodeStore
 from rlnas.task import FewShotTask, TaskSource
 
-from .agent import Agent, State
+from .agent import Agent
 from .controller import LSTMController
+from .search_run import OnStep, SearchRun, run_search
 from .searchers import SEARCHERS, MemoryWiped, SearcherAgent
+from .statistics import summarise
 
 WIPED = "wiped"
 """Asks for the first controller with its memory wiped after every design."""
 
 FRESH_SEEDS = (101, 102, 103)
 """Evaluation seeds on which chosen designs are scored again; no search uses them."""
-
-OnStep: TypeAlias = Callable[[int, float], None]
-"""Is told how many designs a step completed and the mean best accuracy of the trials so far."""
-
-
-@dataclass(frozen=True)
-class SearchRun:
-    """What one agent found, one trial on each task.
-
-    Args:
-        tasks: names, of length ``trials``.
-        accuracy: of each design, (trials, designs).
-        architectures: the designs, one list for each trial.
-    """
-
-    tasks: list[str]
-    accuracy: NDArray[np.float64]
-    architectures: list[list[Architecture]]
-
-    @property
-    def best_so_far(self) -> NDArray[np.float64]:
-        """Best accuracy after each design, (trials, designs)."""
-        return np.maximum.accumulate(self.accuracy, axis=1)
-
-    @property
-    def chosen(self) -> list[Architecture]:
-        """Each trial's best design, the earliest where several are equal."""
-        return [designs[i] for designs, i in zip(self.architectures, self.accuracy.argmax(1).tolist(), strict=True)]
-
-    @classmethod
-    def concatenate(cls, runs: Sequence[SearchRun]) -> SearchRun:
-        """All trials of several runs as one."""
-        return cls(
-            [name for run in runs for name in run.tasks],
-            np.concatenate([run.accuracy for run in runs]),
-            [designs for run in runs for designs in run.architectures],
-        )
 
 
 @dataclass(frozen=True)
@@ -85,8 +49,7 @@ class Comparison:
         others: names of searchers, and ``wiped`` for the first controller with its memory wiped after every design.
 
     Raises:
-        ConfigurationError: if there are fewer tasks, or an agent is unknown.
-        CheckpointError: if a controller was trained for another space.
+        ConfigurationError: if there are fewer tasks, no seeds, or an agent is unknown or named like a searcher.
     """
 
     env: str
@@ -104,6 +67,13 @@ class Comparison:
             raise ConfigurationError(
                 f"trials must be at most {count}, the tasks of {source.name}:{split}; got {self.trials}"
             )
+        at_least("designs", self.designs, 1)
+        at_least("number of seeds", len(self.seeds), 1)
+        for seed in self.seeds:
+            at_least("seed", seed, 0)
+        for name in self.controllers:
+            if name in (*SEARCHERS, WIPED):
+                raise ConfigurationError(f"a controller must not be called {name!r}: that is another agent's name")
         for name in self.others:
             one_of("agent", name, [*SEARCHERS, *([WIPED] if self.controllers else [])])
 
@@ -122,9 +92,14 @@ class Comparison:
 
         Returns:
             The content of ``summary.json``.
+
+        Raises:
+            ConfigurationError: if the folder holds a comparison already.
+            CheckpointError: if a controller was trained for another space; nothing is written then.
         """
         if (folder / "summary.json").exists() or (folder / "episodes.sqlite").exists():
             raise ConfigurationError(f"{folder} already holds results; choose another --out")
+        self._require_their_space(evaluator)
         folder.mkdir(parents=True, exist_ok=True)
         with EpisodeStore(folder / "episodes.sqlite") as store:
             runs = {name: self._run_agent(name, store, evaluator, on_step) for name in self.agents}
@@ -144,17 +119,19 @@ class Comparison:
         (folder / "summary.json").write_text(json.dumps(result, indent=1) + "\n")
         return result
 
+    def _make_env(self, evaluator: Evaluator, **options: Any) -> VectorEnv:
+        options |= {"tasks": self.tasks, "designs_per_trial": self.designs, "evaluator": evaluator}
+        return gym.make_vec(self.env, num_envs=self.trials, **options)
+
+    def _require_their_space(self, evaluator: Evaluator) -> None:
+        ours = canonical_json(self._make_env(evaluator).search_space.spec())  # type: ignore[attr-defined]
+        for name, controller in self.controllers.items():
+            theirs = canonical_json(controller.about.get("space"))
+            if theirs != ours:
+                raise CheckpointError(f"agent {name!r} was trained for the space {theirs}, not for {ours}")
+
     def _run_agent(self, name: str, store: EpisodeStore, evaluator: Evaluator, on_step: OnStep) -> SearchRun:
-        source, split = self.tasks
-        env = gym.make_vec(
-            self.env,
-            num_envs=self.trials,
-            tasks=(source, split),
-            designs_per_trial=self.designs,
-            evaluator=evaluator,
-            recorder=store.append,
-            agent=name,
-        )
+        env = self._make_env(evaluator, recorder=store.append, agent=name)
         runs = []
         for repeat, seed in enumerate(self.seeds):
             agent = self._agent(name, env, seed)
@@ -167,11 +144,7 @@ class Comparison:
         if name in SEARCHERS:
             first = int(np.random.SeedSequence([seed, *name.encode()]).generate_state(1, np.uint64)[0])
             return SearcherAgent(lambda s: SEARCHERS[name](space, self.designs, s), layout, first)
-        trained = name if name in self.controllers else next(iter(self.controllers))
-        controller = self.controllers[trained]
-        theirs, ours = (canonical_json(spec) for spec in (controller.about.get("space"), space.spec()))
-        if theirs != ours:
-            raise CheckpointError(f"agent {trained!r} was trained for the space {theirs}, not for {ours}")
+        controller = self.controllers[name if name in self.controllers else next(iter(self.controllers))]
         controller.seed(seed)
         return MemoryWiped(controller, layout) if name == WIPED else controller
 
@@ -199,100 +172,6 @@ class Comparison:
             "architecture": architecture.text,
             "accuracy_on_fresh_seeds": float(fresh[name][trial]),
         }
-
-
-def run_search(
-    agent: Agent, env: VectorEnv, tasks: Sequence[int], seed: int, first_trial: int = 0, on_step: OnStep | None = None
-) -> SearchRun:
-    """Let an agent, which no longer learns, search each task once.
-
-    Args:
-        agent: takes legal actions.
-        env: native vector environment with one trial for each task.
-        tasks: task numbers, of length ``env.num_envs``.
-        seed: of the reset.
-        first_trial: number of the first task's trial.
-        on_step: is told of progress.
-    """
-    observation, info = env.reset(seed=seed, options={"task": list(tasks), "trial": first_trial})
-    names = [str(name) for name in info["task"]]
-    start, over = np.ones(env.num_envs, dtype=np.bool_), np.zeros(env.num_envs, dtype=np.bool_)
-    state: State = None
-    accuracy: list[NDArray[np.float64]] = []
-    designs: list[NDArray[np.int64]] = []
-    actions: list[NDArray[np.int64]] = []
-    while not over.any():
-        action, state = agent.predict(observation, state, start)
-        actions.append(action)
-        observation, _, terminated, truncated, info = env.step(action)
-        start = over = terminated | truncated
-        last = info["final_info"] if over.any() else info
-        if last["design_ended"].all():
-            accuracy.append(last["accuracy"])
-            designs.append(np.stack(actions, axis=1))
-            actions = []
-            if on_step is not None:
-                on_step(env.num_envs, float(last["best_accuracy"].mean()))
-    space = env.search_space  # type: ignore[attr-defined]
-    architectures = [[space.decode(c.tolist()) for c in trial] for trial in np.stack(designs, axis=1)]
-    return SearchRun(names, np.stack(accuracy, axis=1), architectures)
-
-
-def summarise(
-    runs: Mapping[str, SearchRun], random: str, fresh: Mapping[str, NDArray[np.float64]], seed: int = 0
-) -> dict[str, Any]:
-    """Curves, regret and intervals of several agents on the same tasks, as JSON.
-
-    The best accuracy possible on a live task is unknown; regret is to the best that any of these agents found there.
-    Normalised regret divides by that best minus the mean of the random designs.
-
-    Args:
-        runs: each agent's run; all on the same tasks with equally many designs.
-        random: the agent among them whose designs are random.
-        fresh: accuracies of each agent's chosen designs under seeds that no search saw, (trials,).
-        seed: of the bootstrap.
-    """
-    best = np.max([run.accuracy.max(1) for run in runs.values()], axis=0)[:, None]
-    spread = np.maximum(best - runs[random].accuracy.mean(1, keepdims=True), 1e-9)
-    summary: dict[str, Any] = {}
-    for name, run in runs.items():
-        regret = best - run.best_so_far
-        summary[name] = {
-            "accuracy": run.accuracy.mean(0).tolist(),
-            "best_so_far": run.best_so_far.mean(0).tolist(),
-            "best_so_far_interval": [list(bootstrap_interval(column, seed)) for column in run.best_so_far.T],
-            "regret": regret.mean(0).tolist(),
-            "normalised_regret": (regret / spread).mean(0).tolist(),
-            "first_design": float(run.accuracy[:, 0].mean()),
-            "last_design": float(run.accuracy[:, -1].mean()),
-            "last_minus_first": _difference(run.accuracy[:, -1], run.accuracy[:, 0], seed),
-            "chosen_on_fresh_seeds": float(fresh[name].mean()),
-            "chosen_minus_random": _difference(fresh[name], fresh[random], seed),
-        }
-    return summary
-
-
-def bootstrap_interval(
-    values: NDArray[np.float64], seed: int = 0, resamples: int = 2000, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean (Efron 1979).
-
-    Args:
-        values: of shape (n,).
-        seed: of the resampling.
-        resamples: how many.
-        level: of confidence.
-    """
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(len(values), size=(resamples, len(values)))].mean(1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def _difference(one: NDArray[np.float64], other: NDArray[np.float64], seed: int) -> dict[str, float]:
-    """Mean of the paired differences with its 95% interval."""
-    low, high = bootstrap_interval(one - other, seed)
-    return {"mean": float((one - other).mean()), "low": low, "high": high}
 
 
 def _write_evaluations(path: Path, runs: Mapping[str, SearchRun], seeds: Sequence[int]) -> None:

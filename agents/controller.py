@@ -75,8 +75,9 @@ class LSTMController(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.lstm = nn.LSTM(config.observation_size, config.hidden_size)
-            self.policy = nn.Linear(config.hidden_size, config.num_actions)
-            self.value = nn.Linear(config.hidden_size, 1)
+            # The heads see the observation too: what it says outright need not pass through the memory.
+            self.policy = nn.Linear(config.hidden_size + config.observation_size, config.num_actions)
+            self.value = nn.Linear(config.hidden_size + config.observation_size, 1)
             # A near-uniform first policy: nothing is preferred before anything is known.
             nn.init.orthogonal_(self.policy.weight, 0.01)
             nn.init.zeros_(self.policy.bias)
@@ -97,7 +98,8 @@ class LSTMController(nn.Module):
 
     def forward(self, observation: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         """Masked logits (T, B, A), values (T, B) and the memory after; observations are (T, B, D)."""
-        features, memory = self.lstm(observation, memory)
+        hidden, memory = self.lstm(observation, memory)
+        features = torch.cat([hidden, observation], dim=-1)
         legal = observation[..., slice(*self.config.legal)] > 0.5
         logits = self.policy(features).masked_fill(~legal, ILLEGAL)
         return logits, self.value(features).squeeze(-1), memory

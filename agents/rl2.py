@@ -6,7 +6,7 @@ Duan et al. 2016 (https://arxiv.org/abs/1611.02779), Wang et al. 2016 (https://a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -169,29 +169,26 @@ class RL2:
             if data.get(field) != value:
                 raise CheckpointError(f"{folder}: was trained with {field} = {data.get(field)}, not {value}")
         try:
+            updates, timesteps = (at_least(count, data[count], 0) for count in ("updates", "timesteps"))
+            state = self._optimizer_state(tensors) if updates else {}
             self.controller.load_state_dict(
                 {k.removeprefix("controller."): v for k, v in tensors.items() if k.startswith("controller.")}
             )
-            state: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in tensors.items():
-                if name.startswith("optimizer."):
-                    _, index, entry = name.split(".")
-                    state.setdefault(int(index), {})[entry] = tensor
-            self.updates, self.timesteps = (at_least(f, data[f], 0) for f in ("updates", "timesteps"))
-            self._require_moments(state)
             self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+            self.updates, self.timesteps = updates, timesteps
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{folder}: does not fit this controller and space: {one_line(error)}") from None
         return self
 
-    def _require_moments(self, state: dict[int, dict[str, Tensor]]) -> None:
-        """Adam would start anew, without a word, on parameters whose moments are missing."""
-        if not self.updates:
-            return
+    def _optimizer_state(self, tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+        """Adam's moments of every parameter; without them it would start anew and say nothing."""
+        state: dict[int, dict[str, Tensor]] = {}
         for index, parameter in enumerate(self.controller.parameters()):
-            for moment in ("exp_avg", "exp_avg_sq"):
-                if state[index][moment].shape != parameter.shape or "step" not in state[index]:
-                    raise ValueError(f"the optimizer's {moment} of parameter {index} has another shape")
+            shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+            state[index] = {entry: tensors[f"optimizer.{index}.{entry}"] for entry in shapes}
+            if any(state[index][entry].shape != shape for entry, shape in shapes.items()):
+                raise ValueError(f"the optimizer's state of parameter {index} has another shape")
+        return state
 
     def _rollout_seed(self) -> int:
         return int(np.random.SeedSequence([self.seed, self.updates]).generate_state(1)[0]) >> 1

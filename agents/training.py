@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import gymnasium as gym
+from gymnasium.vector import VectorEnv
 from stable_baselines3.common.logger import Logger, make_output_format
 
-from rlnas.errors import ConfigurationError, RlnasError, at_least
+from rlnas.errors import ConfigurationError, RlnasError, UnknownNameError, at_least, one_of
 from rlnas.evaluator import Evaluator
+from rlnas.reward import REWARDS
 from rlnas.store import EpisodeStore
 
-from .checkpoint import MANIFEST
-from .controller import LSTMController
+from .checkpoint import MANIFEST, one_line
 from .rl2 import RL2, RL2Config
 
 SETTINGS, CHECKPOINT, AGENT, EPISODES, LOGS = "config.json", "checkpoint", "agent", "episodes.sqlite", "logs"
@@ -38,6 +39,9 @@ class TrainSettings:
         reward: reward form that is learned from.
         learner: how RL² learns.
         env_options: further arguments of the environment, as JSON.
+
+    Raises:
+        ConfigurationError: if a value is not allowed.
     """
 
     env: str
@@ -52,16 +56,31 @@ class TrainSettings:
         at_least("steps", self.steps, 1)
         at_least("seed", self.seed, 0)
         at_least("trials", self.trials, 1)
+        one_of("reward", self.reward, REWARDS)
+        if self.env not in gym.registry:
+            raise UnknownNameError(
+                "environment", self.env, [name for name in gym.registry if name.startswith("rlnas/")]
+            )
+        if not isinstance(self.env_options, dict):
+            raise ConfigurationError(
+                f"env_options must be named arguments of the environment, got {self.env_options!r}"
+            )
+
+    def make_env(self, **connections: Any) -> VectorEnv:
+        """The environment to train in, with an evaluator and a recorder connected to it."""
+        options = {**self.env_options, "reward": self.reward, "agent": "rl2", **connections}
+        return gym.make_vec(self.env, num_envs=self.trials, **options)
 
 
 def begin_run(folder: Path, settings: TrainSettings) -> None:
     """Make a run's folder.
 
     Raises:
-        ConfigurationError: if a run is already there.
+        ConfigurationError: if a run is already there or the settings contradict each other; nothing is written then.
     """
     if (folder / SETTINGS).exists():
         raise ConfigurationError(f"{folder} already holds a run; continue it with --resume or choose another --out")
+    RL2(settings.make_env(), settings.learner, settings.seed)  # refuses settings that no run could be made with
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SETTINGS).write_text(json.dumps(asdict(settings), indent=1) + "\n")
 
@@ -77,10 +96,10 @@ def read_run(folder: Path) -> TrainSettings:
         return TrainSettings(**{**data, "learner": RL2Config(**data["learner"])})
     except FileNotFoundError:
         raise ConfigurationError(f"{folder} holds no run (there is no {SETTINGS})") from None
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, RlnasError):
-            raise
-        raise ConfigurationError(f"{folder / SETTINGS} is damaged: {error}") from None
+    except RlnasError as error:
+        raise ConfigurationError(f"{folder / SETTINGS}: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigurationError(f"{folder / SETTINGS} is damaged: {one_line(error)}") from None
 
 
 def train(
@@ -108,15 +127,7 @@ def train(
     settings = read_run(folder)
     started = time.monotonic()
     with EpisodeStore(folder / EPISODES) as store:
-        env = gym.make_vec(
-            settings.env,
-            num_envs=settings.trials,
-            **settings.env_options,
-            evaluator=evaluator,
-            reward=settings.reward,
-            recorder=store.append,
-            agent="rl2",
-        )
+        env = settings.make_env(evaluator=evaluator, recorder=store.append)
         learner = RL2(env, settings.learner, settings.seed, device)
         if (folder / CHECKPOINT / MANIFEST).exists():  # the folder alone: the first save was cut short
             learner.restore(folder / CHECKPOINT)
@@ -132,7 +143,7 @@ def train(
                 logger.record(f"train/{name}", value)
             logger.dump(learner.timesteps)
             on_update(statistics)
-            if time.monotonic() - saved >= CHECKPOINT_SECONDS:
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 learner.save(folder / CHECKPOINT)
                 saved = time.monotonic()
 
@@ -142,7 +153,9 @@ def train(
             logger.close()
         # Not after an error, which may have come in the middle of an update: the last checkpoint is whole.
         learner.save(folder / CHECKPOINT)
-        save_agent(folder, learner.controller, settings)
+        space = env.search_space.spec()  # type: ignore[attr-defined]
+        about = {"env": settings.env, "env_options": settings.env_options, "space": space}
+        learner.controller.save(folder / AGENT, about)
         return {
             "run": str(folder),
             "env": settings.env,
@@ -154,19 +167,6 @@ def train(
             "seconds": time.monotonic() - started,
             **{name: last[name] for name in ("accuracy", "first_accuracy", "last_accuracy") if name in last},
         }
-
-
-def save_agent(folder: Path, controller: LSTMController, settings: TrainSettings) -> None:
-    """Keep the controller with what it was trained for."""
-    about = {"env": settings.env, "env_options": settings.env_options, "space": _space_spec(settings)}
-    controller.save(folder / AGENT, about)
-
-
-def _space_spec(settings: TrainSettings) -> dict[str, Any]:
-    env = gym.make(settings.env, **settings.env_options)
-    spec: dict[str, Any] = env.get_wrapper_attr("search_space").spec()
-    env.close()
-    return spec
 
 
 def _logger(folder: Path, update: int) -> Logger:

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rlnas.datasets import parse_tasks, source_from_spec
-from rlnas.errors import ConfigurationError, one_of
+from rlnas.errors import one_of
 from rlnas.evaluator import Evaluator, evaluator_from_spec
 from rlnas.search_space import SearchSpace, make_space, space_from_spec
 from rlnas.task import TaskSource
@@ -82,7 +82,7 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
     ## Info
     At every step: ``action_mask``, ``design_ended``, ``accuracy`` (of the design just ended, else 0),
     ``best_accuracy``, ``design`` (designs ended so far), ``task``, ``architecture`` and ``status`` (empty unless a
-    design just ended). The trial's number is in none of them: equal seeds give equal episodes, whenever they are played.
+    design just ended). The trial's number is not there: equal seeds give equal episodes, whenever they are played.
 
     ## Reset options
     ``{"task": index}`` fixes the task; ``{"trial": number}`` sets the number under which the trial is recorded.
@@ -92,7 +92,7 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
         space: a :class:`~rlnas.search_space.SearchSpace`, its name, or its spec.
         tasks: ``"source:split"`` (see :func:`rlnas.datasets.parse_tasks`) or ``(source, split)``, where the source is a
             :class:`~rlnas.task.TaskSource` or its spec.
-        evaluator: an :class:`~rlnas.evaluator.Evaluator`, its kind, or its spec; by default a sequential one on the CPU.
+        evaluator: an :class:`~rlnas.evaluator.Evaluator`, its kind or its spec; by default a sequential one on the CPU.
         designs_per_trial: designs in one episode.
         reward: ``"accuracy"``, ``"improvement"`` or ``"normalised"``.
         reference_designs: random designs that ``normalised`` compares with, for each task.

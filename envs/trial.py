@@ -44,6 +44,10 @@ class TrialSettings:
     evaluation_seed: int | None
 
     def __post_init__(self) -> None:
+        kinds = {"space": (self.space, SearchSpace), "evaluator": (self.evaluator, Evaluator)}
+        for field, (value, kind) in {**kinds, "tasks": (self.source, TaskSource)}.items():
+            if not isinstance(value, kind):
+                raise ConfigurationError(f"{field} must be of type {kind.__name__} or describe one, got {value!r}")
         one_of("split", self.split, self.source.splits)
         one_of("reward", self.reward, REWARDS)
         one_of("invalid_action", self.invalid_action, INVALID_ACTIONS)
@@ -294,18 +298,18 @@ def task_options(options: dict[str, Any] | None, count: int) -> tuple[list[int |
     """Reads ``reset``'s options: ``task``, an index or one for each trial, and ``trial``, the first trial's number.
 
     Raises:
-        ConfigurationError: if another option is given, one is not a whole number, or the number of tasks is not the
-            number of trials.
+        ConfigurationError: if another option is given, one is no whole number, or tasks are not one for each trial.
     """
     given = dict(options or {})
-    tasks, (trial,) = _numbers("task", given.pop("task", [None] * count)), _numbers("trial", given.pop("trial", None))
+    tasks = _numbers("task", given.pop("task", None), count)
+    (trial,) = _numbers("trial", given.pop("trial", None), 1)
     if given:
         raise ConfigurationError(f"reset knows the options 'task' and 'trial', got {sorted(given)}")
-    if len(tasks) != count:
-        raise ConfigurationError(f"option 'task' must name {count} task(s), one for each trial, got {len(tasks)}")
     return tasks, trial
 
 
-def _numbers(option: str, given: Any) -> list[int | None]:
-    values: list[Any] = np.ravel(given).tolist()
+def _numbers(option: str, given: Any, count: int) -> list[int | None]:
+    values: list[Any] = [None] * count if given is None else np.ravel(given).tolist()
+    if len(values) != count:
+        raise ConfigurationError(f"option {option!r} must be {count} number(s), got {len(values)}")
     return [None if value is None else at_least(f"option {option!r}", value, 0) for value in values]

@@ -24,8 +24,8 @@ class Adaptation:
         momentum: of SGD.
     """
 
-    steps: int = 20
-    learning_rate: float = 0.05
+    steps: int = 15
+    learning_rate: float = 0.03
     momentum: float = 0.9
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ Transformation: TypeAlias = Callable[[Images, np.random.Generator], Images]
 
 QUERIES_PER_CLASS = 25
 CANVAS = 12
-SPLITS = {"train": 1024, "val": 128, "test": 256, "unseen-families": 256}
+SPLITS = {"train": 256, "val": 128, "test": 256, "unseen-families": 256}
 _STREAM = {"train": 1, "val": 2, "test": 3, "unseen-families": 4}
 _POOL = {"train": "train", "val": "val", "test": "test", "unseen-families": "test"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ class Progress:
     def __init__(self, title: str, total: int, done: int = 0) -> None:
         self.title = title
         self.total = total
-        self.done = self._before = done
+        self.done = self._before = min(done, total)
         self.evaluations = 0
         self.figures: Mapping[str, float] = {}
         self._started = self._printed = time.monotonic()
@@ -48,11 +49,11 @@ class Progress:
         """Report progress.
 
         Args:
-            units: of work done since the last call.
+            units: of work done since the last call; what goes beyond the total (the last rollout, say) is not shown.
             evaluations: made since the last call.
             figures: named numbers worth seeing, such as the best accuracy so far.
         """
-        self.done += units
+        self.done = min(self.done + units, self.total)
         self.evaluations += evaluations
         self.figures = figures
         if self._bar is not None:
@@ -69,13 +70,17 @@ class Progress:
         return "  ".join(f"{name} {value:.3f}" for name, value in self.figures.items())
 
     def _line(self) -> str:
-        elapsed = time.monotonic() - self._started
-        worked = self.done - self._before
-        left = elapsed / worked * (self.total - self.done) if worked else float("nan")
-        return (
-            f"{self.title}: {self.done}/{self.total}  {self._figures()}  "
-            f"{self._rate():.1f} evaluations/s  {elapsed:.0f} s, {left:.0f} s left"
-        )
+        elapsed, worked = time.monotonic() - self._started, self.done - self._before
+        parts = [f"{self.title}: {self.done}/{self.total}", self._figures(), f"{self._rate():.1f} evaluations/s"]
+        parts.append(_duration(elapsed))
+        if worked and self.done < self.total:
+            parts.append(f"{_duration(elapsed / worked * (self.total - self.done))} left")
+        return "  ".join(part for part in parts if part)
+
+
+def _duration(seconds: float) -> str:
+    """Hours, minutes and seconds as ``0:01:30``."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def _bar(title: str, total: int, done: int) -> _RichBar:

@@ -7,7 +7,7 @@ from typing import Any
 from gymnasium import register, registry
 
 DIGITS: dict[str, Any] = {
-    "space": {"kind": "chain", "max_layers": 5, "input_size": 8, "widths": [8, 16], "dense_widths": [64]},
+    "space": {"kind": "chain", "max_layers": 3, "input_size": 8, "widths": [8, 16], "dense_widths": [32, 128]},
     "tasks": "digits:train",
     "evaluator": {"kind": "sequential", "adaptation": {"steps": 15, "learning_rate": 0.03, "momentum": 0.9}},
 }

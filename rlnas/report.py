@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,10 @@ def comparison_table(summary: Mapping[str, Any], title: str) -> Table:
         summary: as made by :func:`rlnas.agents.benchmark.summarise`.
         title: of the table.
     """
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     table.add_column("agent")
     shown = budgets(len(next(iter(summary.values()))["best_so_far"]))
     for n in shown:
@@ -33,7 +35,7 @@ def comparison_table(summary: Mapping[str, Any], title: str) -> Table:
         table.add_column(heading, justify="right")
     for name, row in summary.items():
         table.add_row(
-            name,
+            escape(name),
             *(f"{row['best_so_far'][n - 1]:.3f}" for n in shown),
             f"{row['normalised_regret'][-1]:.3f}",
             difference(row["last_minus_first"]),
@@ -41,6 +43,27 @@ def comparison_table(summary: Mapping[str, Any], title: str) -> Table:
             difference(row["chosen_minus_random"]),
         )
     return table
+
+
+def print_comparison(result: Mapping[str, Any], folder: Path) -> None:
+    """Print what a comparison found and where it is written.
+
+    Args:
+        result: the content of its ``summary.json``.
+        folder: of its files.
+    """
+    from rich.console import Console
+
+    title = f"{result['trials']} tasks of {result['tasks']}, {len(result['seeds'])} seed(s), means and 95% intervals"
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.print(comparison_table(result["agents"], title))
+    best = result["best_architecture"]
+    print(
+        f"best design by {best['agent']}: {best['architecture']} on {best['task']} ({best['family']}), "
+        f"accuracy {best['accuracy_on_fresh_seeds']:.3f} on fresh seeds\n"
+        "regret is to the best design that any of these agents found on the task\n"
+        f"written to {folder}: evaluations.csv, summary.json, curves.svg, best_architecture.svg, episodes.sqlite"
+    )
 
 
 def difference(entry: Mapping[str, float]) -> str:

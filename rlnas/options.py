@@ -1,0 +1,51 @@
+"""Options of the form ``NAME=VALUE``, as a person types them on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rlnas.errors import ConfigurationError, one_of
+
+
+def learner_options(texts: Iterable[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers by name, each of the type of its default.
+
+    >>> learner_options(["epochs=3", "clip=0.1"], {"epochs": 6, "clip": 0.2})
+    {'epochs': 3, 'clip': 0.1}
+
+    Raises:
+        ConfigurationError: if a name is not among the defaults' or a value is no number of that type.
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        kind = type(defaults[one_of("learner's setting", name, defaults)])
+        try:
+            values[name] = kind(value)
+        except ValueError:
+            form = "a whole number" if kind is int else "a number"
+            raise ConfigurationError(f"learner's setting {name!r} must be {form}, got {text!r}") from None
+    return values
+
+
+def task_options(texts: Iterable[str]) -> dict[str, Any]:
+    """Numbers, ranges and words by name.
+
+    >>> task_options(["ways=5", "shots=1-5", "split_by=images"])
+    {'ways': 5, 'shots': (1, 5), 'split_by': 'images'}
+
+    Raises:
+        ConfigurationError: if one is not of the form ``NAME=VALUE``.
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if not value:
+            raise ConfigurationError(f"a task option must be NAME=VALUE, such as ways=5, got {text!r}")
+        parts = value.split("-")
+        if not all(part.isdecimal() for part in parts):
+            values[name] = value
+        else:
+            values[name] = int(value) if len(parts) == 1 else tuple(map(int, parts))
+    return values

@@ -1,0 +1,70 @@
+"""Every command and snippet of the README is run, long trainings at a smaller size."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [
+    line.split("  #")[0].strip() for kind, text in BLOCKS if kind == "bash" for line in text.splitlines() if line
+]
+SMALLER = {"--steps": "160", "--trials": "2", "--seeds": "1", "--workers": "1"}
+"""What a test can afford of the options that decide how long a command takes."""
+
+
+def scaled(command: str) -> list[str]:
+    words = shlex.split(command)
+    for option, value in SMALLER.items():
+        if option in words:
+            words[words.index(option) + 1] = value
+    if words[:2] == ["rlnas", "train"] and "--resume" not in words:
+        words += ["--trials", "4"]  # four trials of 30 steps are one update
+    return words
+
+
+def test_every_rlnas_command_works_in_the_order_given(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = 0
+    for command in COMMANDS:
+        if not command.startswith("rlnas "):
+            continue
+        words = [sys.executable, "-m", "rlnas.cli", *scaled(command)[1:]]
+        result = subprocess.run(
+            words, cwd=tmp_path, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )
+        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+        ran += 1
+    assert ran >= 6
+
+
+def test_every_make_command_is_a_target() -> None:
+    commands = [command for command in COMMANDS if command.startswith("make ")]
+    assert "make demo" in commands
+    assert "make test" in commands
+    for command in commands:
+        assert (
+            subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, check=False).returncode
+            == 0
+        )
+
+
+def test_no_command_is_left_unchecked() -> None:
+    assert {command.split()[0] for command in COMMANDS} <= {"make", "rlnas", "pip"}
+    assert [command for command in COMMANDS if command.startswith("pip")] == ["pip install ."]  # see test_package
+
+
+@pytest.mark.parametrize("snippet", [text for kind, text in BLOCKS if kind == "python"])
+def test_every_snippet_runs_and_is_short(snippet: str, tmp_path: Path) -> None:
+    assert len(snippet.splitlines()) <= 15
+    result = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout

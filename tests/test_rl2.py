@@ -1,0 +1,302 @@
+"""RL²: its first ratios, its determinism, its checkpoints, and that it learns to search."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rlnas.agents import rl2
+from rlnas.agents.benchmark import run_search
+from rlnas.agents.checkpoint import load_checkpoint, save_checkpoint
+from rlnas.agents.controller import LSTMController
+from rlnas.agents.ppo import generalised_advantage
+from rlnas.agents.rl2 import RL2, RL2Config
+from rlnas.agents.rollout import collect
+from rlnas.agents.searchers import MemoryWiped
+from rlnas.episode import DesignEpisode
+from rlnas.errors import CheckpointError, ConfigurationError
+from rlnas.search_space import ChainSpace
+
+from .hidden import HIT, MISS, hidden_env
+
+SMALL = RL2Config(hidden_size=8, epochs=2, minibatches=2, learning_rate=1e-2)
+STEPS_PER_UPDATE = 4 * 3 * 2  # trials, designs, decisions
+
+
+def make_learner(config: RL2Config = SMALL, seed: int = 0, **options: Any) -> RL2:
+    return RL2(hidden_env(num_envs=4, **options), config, seed)
+
+
+def weights(learner: RL2) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in learner.controller.state_dict().items()}
+
+
+def assert_equal(mine: dict[str, Tensor], its: dict[str, Tensor]) -> None:
+    for name, tensor in mine.items():
+        assert torch.equal(tensor, its[name]), name
+
+
+def differ(mine: dict[str, Tensor], its: dict[str, Tensor]) -> bool:
+    return any(not torch.equal(tensor, its[name]) for name, tensor in mine.items())
+
+
+@pytest.mark.parametrize("reward", ["accuracy", "improvement", "normalised"])
+def test_on_the_first_minibatch_of_an_update_every_ratio_is_1(reward: str) -> None:
+    seen: list[float] = []
+    learner = make_learner(reward=reward)
+
+    def note(_: RL2, statistics: dict[str, float]) -> None:
+        seen.append(statistics["first_ratio_deviation"])
+
+    learner.learn(5 * STEPS_PER_UPDATE, note)
+    assert len(seen) == 5
+    assert max(seen) < 1e-5
+
+
+def test_the_first_ratios_would_tell_if_the_policy_judged_were_another() -> None:
+    learner = make_learner()
+    rollout = collect(learner.controller, learner.env, 0, 0)
+    with torch.no_grad():
+        learner.controller.policy.weight *= 50
+    statistics = learner._update(rollout, 0.0)
+    assert statistics["first_ratio_deviation"] > 0.01
+
+
+def test_rewards_of_later_designs_count_for_earlier_ones_at_the_design_discount(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+
+    def noted(value: Tensor, reward: Tensor, discount: Tensor, lam: float) -> tuple[Tensor, Tensor]:
+        advantage, target = generalised_advantage(value, reward, discount, lam)
+        given.append((value, reward, discount, target))
+        return advantage, target
+
+    monkeypatch.setattr(rl2, "generalised_advantage", noted)
+    make_learner(replace(SMALL, gae_lambda=1.0, design_discount=0.7)).learn(STEPS_PER_UPDATE)
+    ((_, reward, discount, target),) = given
+    assert discount[:, 0].tolist() == pytest.approx([1, 0.7, 1, 0.7, 1, 0.7])
+    first, second, third = reward[1::2]
+    torch.testing.assert_close(target[0], first + 0.7 * second + 0.7**2 * third)
+    torch.testing.assert_close(target[2], second + 0.7 * third)
+
+
+def test_trained_twice_with_one_seed_weights_and_episodes_are_equal() -> None:
+    runs = []
+    for seed in (1, 1, 2):
+        episodes: list[DesignEpisode] = []
+        learner = make_learner(seed=seed, recorder=episodes.extend).learn(6 * STEPS_PER_UPDATE)
+        runs.append((weights(learner), episodes))
+    assert_equal(runs[0][0], runs[1][0])
+    assert len(runs[0][1]) == 6 * 4 * 3
+    assert all(a.same_record(b) for a, b in zip(runs[0][1], runs[1][1], strict=True))
+    assert differ(runs[0][0], runs[2][0])
+    assert [e.actions for e in runs[0][1]] != [e.actions for e in runs[2][1]]
+
+
+def test_the_numbers_of_recorded_trials_go_on_from_update_to_update() -> None:
+    episodes: list[DesignEpisode] = []
+    make_learner(recorder=episodes.extend).learn(3 * STEPS_PER_UPDATE)
+    assert sorted({e.trial for e in episodes}) == list(range(12))
+    assert len({(e.trial, e.design) for e in episodes}) == len(episodes) == 36
+
+
+def test_updates_see_different_tasks_and_actions() -> None:
+    episodes: list[DesignEpisode] = []
+    make_learner(recorder=episodes.extend).learn(2 * STEPS_PER_UPDATE)
+    first, second = ([(e.task, e.actions) for e in episodes if e.trial // 4 == update] for update in (0, 1))
+    assert first != second
+
+
+@pytest.mark.parametrize("update", [0, 1, 3, 5])
+def test_saved_and_restored_it_goes_on_as_if_never_interrupted(tmp_path: Path, update: int) -> None:
+    whole = make_learner().learn(6 * STEPS_PER_UPDATE)
+    first = make_learner()
+    if update:
+        first.learn(6 * STEPS_PER_UPDATE, lambda learner, _: learner.updates < update)
+    assert first.updates == update
+    first.save(tmp_path)
+    second = make_learner().restore(tmp_path)
+    assert (second.updates, second.timesteps) == (update, update * STEPS_PER_UPDATE)
+    second.learn(6 * STEPS_PER_UPDATE)
+    assert_equal(weights(second), weights(whole))
+
+
+def test_stopped_in_the_middle_of_a_rollout_it_is_as_after_its_last_update(tmp_path: Path) -> None:
+    whole = make_learner().learn(4 * STEPS_PER_UPDATE)
+    asked = itertools.count()
+    stopped = make_learner()
+    stopped.learn(4 * STEPS_PER_UPDATE, stop=lambda: next(asked) == 2 * 6 + 3)  # 6 steps make a rollout
+    assert stopped.updates == 2
+    reference = make_learner().learn(4 * STEPS_PER_UPDATE, lambda learner, _: learner.updates < 2)
+    assert_equal(weights(stopped), weights(reference))
+    stopped.save(tmp_path)
+    assert_equal(weights(make_learner().restore(tmp_path).learn(4 * STEPS_PER_UPDATE)), weights(whole))
+    assert_equal(weights(stopped.learn(4 * STEPS_PER_UPDATE)), weights(whole))  # it can itself go on, too
+
+
+def test_timesteps_are_rounded_up_to_whole_rollouts() -> None:
+    learner = make_learner().learn(STEPS_PER_UPDATE + 1)
+    assert (learner.updates, learner.timesteps) == (2, 2 * STEPS_PER_UPDATE)
+    before = weights(learner)
+    assert_equal(weights(learner.learn(STEPS_PER_UPDATE)), before)  # nothing is left to do
+
+
+@pytest.mark.parametrize(
+    ("other", "field"),
+    [
+        (lambda: make_learner(replace(SMALL, clip=0.3)), "learner"),
+        (lambda: make_learner(replace(SMALL, hidden_size=16)), "learner"),
+        (lambda: make_learner(seed=1), "seed"),
+        (lambda: RL2(hidden_env(num_envs=5), SMALL), "num_envs"),
+        (lambda: make_learner(space=ChainSpace(max_layers=3, input_size=4, widths=(4,))), "fit this controller"),
+    ],
+)
+def test_restoring_with_other_settings_is_refused(tmp_path: Path, other: Callable[[], RL2], field: str) -> None:
+    make_learner().learn(STEPS_PER_UPDATE).save(tmp_path)
+    learner = other()
+    before = weights(learner)
+    with pytest.raises(CheckpointError, match=field) as caught:
+        learner.restore(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert_equal(weights(learner), before)
+
+
+def test_a_controllers_checkpoint_is_no_training_state(tmp_path: Path) -> None:
+    learner = make_learner()
+    learner.controller.save(tmp_path)
+    with pytest.raises(CheckpointError):
+        learner.restore(tmp_path)
+
+
+def test_a_training_state_is_no_controller(tmp_path: Path) -> None:
+    make_learner().learn(STEPS_PER_UPDATE).save(tmp_path)
+    with pytest.raises(CheckpointError, match="not a controller"):
+        LSTMController.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"updates": None},
+        {"updates": "3"},
+        {"updates": -1},
+        {"timesteps": 1.5},
+        {"timesteps": math.inf},
+    ],
+)
+def test_a_state_with_impossible_counts_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    make_learner().learn(STEPS_PER_UPDATE).save(tmp_path)
+    data, tensors = load_checkpoint(tmp_path)
+    save_checkpoint(tmp_path, {**data, **change}, tensors)
+    with pytest.raises(CheckpointError, match=next(iter(change))):
+        make_learner().restore(tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["optimizer.", "optimizer.0.exp_avg", "optimizer.3.step", "controller.policy"])
+def test_a_state_that_lacks_tensors_is_refused(tmp_path: Path, prefix: str) -> None:
+    make_learner().learn(STEPS_PER_UPDATE).save(tmp_path)
+    data, tensors = load_checkpoint(tmp_path)
+    save_checkpoint(tmp_path, data, {name: t for name, t in tensors.items() if not name.startswith(prefix)})
+    with pytest.raises(CheckpointError, match="does not fit"):
+        make_learner().restore(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["optimizer.0.exp_avg", "optimizer.0.step", "controller.policy.bias"])
+def test_a_state_with_a_tensor_of_another_shape_is_refused(tmp_path: Path, name: str) -> None:
+    make_learner().learn(STEPS_PER_UPDATE).save(tmp_path)
+    data, tensors = load_checkpoint(tmp_path)
+    save_checkpoint(tmp_path, data, {**tensors, name: torch.zeros(2, 2)})
+    with pytest.raises(CheckpointError, match="does not fit"):
+        make_learner().restore(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("hidden_size", 0),
+        ("epochs", 1.5),
+        ("minibatches", True),
+        ("learning_rate", 0.0),
+        ("learning_rate", math.nan),
+        ("clip", -0.1),
+        ("max_grad_norm", math.inf),
+        ("gae_lambda", 1.01),
+        ("design_discount", math.nan),
+        ("entropy", -0.1),
+        ("entropy", math.nan),
+        ("value", math.inf),
+    ],
+)
+def test_a_setting_that_is_not_allowed_is_named(field: str, value: float) -> None:
+    with pytest.raises(ConfigurationError, match=f"{field} must be .* got"):
+        RL2Config(**{field: value})
+
+
+def test_more_minibatches_than_trials_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"minibatches \(5\) must not exceed the number of trials \(4\)"):
+        make_learner(replace(SMALL, minibatches=5))
+
+
+def test_a_single_decision_in_a_single_trial_leaves_the_weights_finite() -> None:
+    space = ChainSpace(max_layers=1, input_size=4, widths=(4,), dense_widths=(8,))
+    learner = RL2(hidden_env(num_envs=1, designs=1, space=space), replace(SMALL, minibatches=1))
+    learner.learn(3)
+    assert all(torch.isfinite(tensor).all() for tensor in weights(learner).values())
+
+
+def test_statistics_tell_how_the_trials_went() -> None:
+    episodes: list[DesignEpisode] = []
+    kept: list[dict[str, float]] = []
+    learner = make_learner(recorder=episodes.extend)
+    learner.learn(2 * STEPS_PER_UPDATE, lambda _, statistics: kept.append(statistics))
+    for update, statistics in enumerate(kept):
+        mine = [e for e in episodes if e.trial // 4 == update]
+        table = np.array(
+            [[e.evaluation.accuracy for e in mine if e.trial == t] for t in sorted({e.trial for e in mine})]
+        )
+        assert statistics["updates"] == update + 1
+        assert statistics["timesteps"] == (update + 1) * STEPS_PER_UPDATE
+        assert statistics["designs"] == table.size == 12
+        assert statistics["accuracy"] == pytest.approx(table.mean())
+        assert statistics["first_accuracy"] == pytest.approx(table[:, 0].mean())
+        assert statistics["last_accuracy"] == pytest.approx(table[:, -1].mean())
+        assert statistics["best_accuracy"] == pytest.approx(table.max(1).mean())
+        assert statistics["reward"] == pytest.approx(table.sum(1).mean())
+        assert all(math.isfinite(value) for value in statistics.values())
+
+
+def test_learning_rate_falls_linearly_to_a_tenth() -> None:
+    rates: list[float] = []
+    make_learner().learn(10 * STEPS_PER_UPDATE, lambda _, statistics: rates.append(statistics["learning_rate"]))
+    np.testing.assert_allclose(rates, [1e-2 * (1 - 0.9 * k / 10) for k in range(10)])
+
+
+def test_it_learns_to_search_and_its_memory_is_what_does_it() -> None:
+    """The best first choice differs from task to task and no descriptor tells it: only trying and remembering helps."""
+    designs, tasks = 4, 48
+    config = RL2Config(hidden_size=32, learning_rate=5e-3, epochs=4, minibatches=2)
+    learner = RL2(hidden_env(num_envs=32, designs=designs), config, seed=0)
+    learner.learn(250 * 32 * designs * 2)
+    gains, last = {}, {}
+    env = hidden_env(num_envs=tasks, designs=designs, split="test")
+    agents = {"rl2": learner, "wiped": MemoryWiped(learner, env.layout)}
+    for name, agent in agents.items():
+        learner.controller.seed(0)
+        runs = [run_search(agent, env, range(tasks), seed).accuracy for seed in (0, 1)]
+        accuracy = np.concatenate(runs)
+        gains[name] = accuracy[:, -1].mean() - accuracy[:, 0].mean()
+        last[name] = accuracy[:, -1].mean()
+    assert gains["rl2"] > 0.5 * (HIT - MISS)
+    assert last["rl2"] > 0.85 * HIT
+    assert abs(gains["wiped"]) < 0.25 * (HIT - MISS)
+    assert last["rl2"] - last["wiped"] > 0.4 * (HIT - MISS)
