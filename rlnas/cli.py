@@ -96,13 +96,17 @@ def train(
     env: Annotated[str, typer.Option(help="Id of a trial environment.")] = "rlnas/DigitsTrial-v0",
     steps: Annotated[int, typer.Option(min=1, help="Environment steps in all.")] = 100_000,
     out: Out = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out from where it stopped.")
+    ] = False,
     reward: Annotated[str, typer.Option(help="accuracy, improvement or normalised.")] = "normalised",
     tasks: Annotated[str | None, typer.Option(help="Tasks to train on, if not the environment's.")] = None,
     task_option: TaskOptions = None,
     download: Download = False,
     trials: Annotated[int, typer.Option(min=1, help="Trials played at a time.")] = 32,
-    option: Annotated[list[str] | None, typer.Option("--set", help="A learner's setting, NAME=NUMBER.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--set", help="A learner's setting, NAME=NUMBER, such as learning_rate=0.0003.")
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     workers: Workers = 1,

@@ -35,4 +35,6 @@ class Interruption:
         if self.signal:
             raise KeyboardInterrupt
         self.signal = number
-        os.write(2, NOTICE)  # not print(): the signal may have come in the middle of one, which is not re-entrant
+        # Not print(): the signal may have come in the middle of one, which is not re-entrant. On a terminal a bar may
+        # stand in the line.
+        os.write(2, b"\n" + NOTICE if os.isatty(2) else NOTICE)

@@ -27,6 +27,7 @@ from rlnas.agents.controller import ControllerConfig, LSTMController
 from rlnas.cli import main
 from rlnas.episode import DesignEpisode
 from rlnas.registration import PRESETS
+from rlnas.replay_terminal import step_through
 from rlnas.search_space import space_from_spec
 from rlnas.store import EpisodeStore
 
@@ -41,6 +42,13 @@ FEW_IMAGES = tuple(
 """How tasks are drawn from the few images of :func:`make_folder`."""
 DEADLINE = 120.0
 """Seconds after which a process that should have got somewhere is given up."""
+
+
+class Terminal(io.StringIO):
+    """A stream that a person sits at."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -282,6 +290,18 @@ class TestReplay:
             assert f"trial 1, design {design}" in text
             assert episode.architecture in text
             assert f"accuracy     {episode.evaluation.accuracy:.4f}" in text
+
+    def test_on_a_terminal_enter_takes_the_next_step(self, searched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        pressed: list[int] = []
+        screen = Terminal()
+        monkeypatch.setattr("builtins.input", lambda: pressed.append(screen.getvalue().count("\nstep ")))
+        monkeypatch.setattr("sys.stdin", Terminal())
+        monkeypatch.setattr("sys.stdout", screen)
+        with EpisodeStore(searched / "episodes.sqlite", mode="r") as store:
+            step_through(store, 0, "rl2", pause=0, as_json=False)
+            steps = [len(e.actions) for e in store.episodes("rl2", 0)]
+        assert len(pressed) == sum(steps) + 2 * len(steps)  # also after a design's beginning and its result
+        assert pressed[: steps[0] + 1] == list(range(steps[0] + 1))
 
     def test_json_holds_the_whole_episodes(self, searched: Path) -> None:
         data = json.loads(succeed("replay", searched, 0, "--agent", "rl2", "--json"))
