@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from rlnas.datasets import parse_tasks, source_from_spec
 from rlnas.errors import one_of
-from rlnas.evaluator import Evaluator, evaluator_from_spec
-from rlnas.search_space import SearchSpace, make_space, space_from_spec
+from rlnas.evaluator import Evaluator
+from rlnas.search_space import SearchSpace
+from rlnas.specs import evaluator_from_spec, make_space, space_from_spec
 from rlnas.task import TaskSource
 
 from .render import RENDER_MODES, render_ansi, render_rgb

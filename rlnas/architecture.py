@@ -41,7 +41,7 @@ class Architecture:
         return self.space.graph(self.choices, ways)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that :func:`rlnas.search_space.architecture_from_json` reads back."""
+        """A JSON object that :func:`rlnas.specs.architecture_from_json` reads back."""
         return {"space": self.space.spec(), "choices": list(self.choices)}
 
     def __str__(self) -> str:

@@ -67,7 +67,7 @@ def main() -> None:
 @app.command()
 def envs(as_json: Json = False) -> None:
     """List the environments: their search space, their tasks and how many designs an episode has."""
-    from rlnas.search_space import space_from_spec
+    from rlnas.specs import space_from_spec
 
     rows = []
     for env_id, arguments in PRESETS.items():
@@ -269,8 +269,8 @@ def _steps_done(run: Path) -> int:
 
 @contextmanager
 def _evaluator(env: str, device: str, workers: int) -> Iterator[Evaluator]:
-    from rlnas.evaluator import evaluator_from_spec
     from rlnas.parallel_evaluator import ParallelEvaluator
+    from rlnas.specs import evaluator_from_spec
 
     spec = PRESETS[one_of("environment", env, PRESETS)].get("evaluator", {"kind": "sequential"})
     evaluator = evaluator_from_spec(spec, device=device, workers=workers)

@@ -23,9 +23,13 @@ class UnknownNameError(ConfigurationError):
 
     def __init__(self, field: str, value: object, known: Iterable[str]) -> None:
         names = sorted(known)
+        self._arguments = field, value, names
         close = difflib.get_close_matches(str(value), names, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         super().__init__(f"unknown {field} {value!r}{hint} (known: {', '.join(names)})")
+
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, object, list[str]]]:
+        return type(self), self._arguments  # an exception is otherwise rebuilt from its message alone
 
 
 class IllegalChoiceError(RlnasError, ValueError):

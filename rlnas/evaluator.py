@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rlnas.architecture import Architecture
-from rlnas.errors import ConfigurationError, RlnasError, one_of
+from rlnas.errors import ConfigurationError, RlnasError
 from rlnas.graph import count_flops, count_parameters
 from rlnas.task import FewShotTask, Task
 
@@ -98,7 +98,7 @@ class Evaluator(Protocol):
         ...
 
     def spec(self) -> dict[str, Any]:
-        """A JSON object from which :func:`evaluator_from_spec` makes an evaluator that gives equal results."""
+        """A JSON object; what :func:`rlnas.specs.evaluator_from_spec` makes of it gives equal results."""
         ...
 
 
@@ -191,42 +191,3 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not available:
         raise ConfigurationError("device cuda was asked for, but torch finds no CUDA device; use cpu or auto")
     return torch.device("cuda" if available and name != "cpu" else "cpu")
-
-
-def evaluator_from_spec(spec: Mapping[str, Any], **options: Any) -> Evaluator:
-    """The evaluator that :meth:`Evaluator.spec` described; it gives equal results. What is left out is the default.
-
-    Args:
-        spec: the description.
-        options: of the evaluator's kind, in place of those described; such as ``cache_size``, which no description has.
-
-    Raises:
-        ConfigurationError: if its kind is unknown, an option is, or its device is absent here.
-    """
-    make = EVALUATORS[one_of("evaluator", str(spec.get("kind")), EVALUATORS)]
-    try:
-        return make(**{option: value for option, value in {**spec, **options}.items() if option != "kind"})
-    except TypeError as error:
-        raise ConfigurationError(f"evaluator {spec['kind']!r}: {error}") from None
-
-
-def _sequential(adaptation: Mapping[str, Any] | None = None, workers: int = 1, **options: Any) -> Evaluator:
-    from rlnas.adaptation import Adaptation
-    from rlnas.parallel_evaluator import ParallelEvaluator
-
-    inner_loop = Adaptation(**adaptation or {})
-    return (
-        SequentialEvaluator(inner_loop, **options)
-        if workers == 1
-        else ParallelEvaluator(workers, inner_loop, **options)
-    )
-
-
-def _table(**options: Any) -> Evaluator:
-    from rlnas.tabular_evaluator import TabularEvaluator
-
-    return TabularEvaluator.from_spec(options)
-
-
-EVALUATORS: dict[str, Callable[..., Evaluator]] = {"sequential": _sequential, "table": _table}
-"""How to make each kind of evaluator from its description's options; add your own kind here."""

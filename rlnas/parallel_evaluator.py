@@ -15,7 +15,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
 from rlnas.errors import RlnasError, at_least
-from rlnas.evaluator import Evaluation, Proposal, SequentialEvaluator, Status, evaluator_from_spec
+from rlnas.evaluator import Evaluation, Proposal, SequentialEvaluator, Status
 
 if TYPE_CHECKING:
     from rlnas.adaptation import Adaptation
@@ -189,8 +189,10 @@ def _unmoved_by_ctrl_c() -> Iterator[None]:
 def _serve(connection: Connection, spec: dict[str, Any]) -> None:
     import torch
 
+    from rlnas.adaptation import Adaptation
+
     torch.set_num_threads(1)
-    evaluator = evaluator_from_spec(spec, cache_size=0)
+    evaluator = SequentialEvaluator(Adaptation(**spec["adaptation"]), spec["device"], cache_size=0)
     with contextlib.suppress(EOFError, OSError):  # the parent is gone
         connection.send("ready")
         while True:

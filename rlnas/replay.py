@@ -14,9 +14,10 @@ from typing import Any
 from rlnas.datasets import source_from_spec
 from rlnas.episode import DesignEpisode, canonical_json
 from rlnas.errors import ConfigurationError
-from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status, evaluator_from_spec
+from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
 from rlnas.reward import Reference, random_reference, reward_of
-from rlnas.search_space import Decision, SearchSpace, space_from_spec
+from rlnas.search_space import Decision, SearchSpace
+from rlnas.specs import evaluator_from_spec, space_from_spec
 from rlnas.task import Task, TaskSource
 
 BATCH = 64

@@ -9,7 +9,7 @@ batch of partial designs is masked by indexing it with an array of states.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from itertools import product
@@ -84,7 +84,7 @@ class SearchSpace(ABC):
 
     @abstractmethod
     def spec(self) -> dict[str, Any]:
-        """A JSON object from which :func:`space_from_spec` makes an equal space."""
+        """A JSON object from which :func:`rlnas.specs.space_from_spec` makes an equal space."""
 
     @property
     def num_choices(self) -> int:
@@ -381,37 +381,3 @@ def _representatives() -> dict[Cell, tuple[int, ...]]:
 
 
 assert CELL_INPUT == -1  # so that `start + CELL_INPUT` is the node before a cell's first operation
-
-
-def _table_space(**options: Any) -> SearchSpace:
-    from rlnas.table import TableSpace  # which is built on this module
-
-    return TableSpace(**options)
-
-
-SPACES: dict[str, Callable[..., SearchSpace]] = {"chain": ChainSpace, "cell": CellSpace, "table": _table_space}
-"""The spaces that can be asked for by name; add your own class here."""
-
-
-def make_space(kind: str, **options: Any) -> SearchSpace:
-    """The space of that name with these options.
-
-    Raises:
-        UnknownNameError: if there is no such space.
-        ConfigurationError: if an option is unknown or has a value that is not allowed.
-    """
-    try:
-        return SPACES[one_of("space", kind, SPACES)](**options)
-    except TypeError as error:
-        raise ConfigurationError(f"space {kind!r}: {error}") from None
-
-
-def space_from_spec(spec: Mapping[str, Any]) -> SearchSpace:
-    """The space that :meth:`SearchSpace.spec` described."""
-    options = {field: tuple(v) if isinstance(v, list) else v for field, v in spec.items() if field != "kind"}
-    return make_space(str(spec.get("kind")), **options)
-
-
-def architecture_from_json(data: Mapping[str, Any]) -> Architecture:
-    """The architecture that :meth:`Architecture.to_json` described."""
-    return space_from_spec(data["space"]).decode(data["choices"])

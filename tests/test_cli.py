@@ -28,7 +28,7 @@ from rlnas.cli import main
 from rlnas.episode import DesignEpisode
 from rlnas.registration import PRESETS
 from rlnas.replay_terminal import step_through
-from rlnas.search_space import space_from_spec
+from rlnas.specs import space_from_spec
 from rlnas.store import EpisodeStore
 
 SMALL = (

@@ -23,11 +23,11 @@ from rlnas.evaluator import (
     Proposal,
     SequentialEvaluator,
     Status,
-    evaluator_from_spec,
 )
 from rlnas.replay import BATCH, Difference, recompute, render_steps
 from rlnas.reward import random_reference, reward_of
 from rlnas.search_space import CellSpace, ChainSpace, SearchSpace
+from rlnas.specs import evaluator_from_spec
 from rlnas.store import EpisodeStore
 from rlnas.task import Task
 

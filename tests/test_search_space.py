@@ -20,10 +20,8 @@ from rlnas.search_space import (
     CellSpace,
     ChainSpace,
     SearchSpace,
-    architecture_from_json,
-    make_space,
-    space_from_spec,
 )
+from rlnas.specs import architecture_from_json, make_space, space_from_spec
 from rlnas.task import FewShotTask
 
 SPACES = {

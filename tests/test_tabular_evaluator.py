@@ -16,7 +16,8 @@ from rlnas.cell import OPERATIONS, canonical_cell
 from rlnas.digits import DigitsSource
 from rlnas.errors import ConfigurationError, DataError, IllegalChoiceError, UnknownNameError
 from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
-from rlnas.search_space import CellSpace, ChainSpace, architecture_from_json, make_space, space_from_spec
+from rlnas.search_space import CellSpace, ChainSpace
+from rlnas.specs import architecture_from_json, make_space, space_from_spec
 from rlnas.table import Table, TableSpace
 from rlnas.tabular_evaluator import TableSource, TableTask, TabularEvaluator
 

@@ -1,0 +1,77 @@
+"""Spaces and evaluators by name: what a command line, a record or a preset says in JSON, made into objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rlnas.architecture import Architecture
+from rlnas.errors import ConfigurationError, one_of
+from rlnas.evaluator import Evaluator, SequentialEvaluator
+from rlnas.parallel_evaluator import ParallelEvaluator
+from rlnas.search_space import CellSpace, ChainSpace, SearchSpace
+from rlnas.table import TableSpace
+from rlnas.tabular_evaluator import TabularEvaluator
+
+SPACES: dict[str, Callable[..., SearchSpace]] = {"chain": ChainSpace, "cell": CellSpace, "table": TableSpace}
+"""The spaces that can be asked for by name; add your own class here."""
+
+
+def make_space(kind: str, **options: Any) -> SearchSpace:
+    """The space of that name with these options.
+
+    Raises:
+        UnknownNameError: if there is no such space.
+        ConfigurationError: if an option is unknown or has a value that is not allowed.
+    """
+    try:
+        return SPACES[one_of("space", kind, SPACES)](**options)
+    except TypeError as error:
+        raise ConfigurationError(f"space {kind!r}: {error}") from None
+
+
+def space_from_spec(spec: Mapping[str, Any]) -> SearchSpace:
+    """The space that :meth:`SearchSpace.spec` described."""
+    options = {field: tuple(v) if isinstance(v, list) else v for field, v in spec.items() if field != "kind"}
+    return make_space(str(spec.get("kind")), **options)
+
+
+def architecture_from_json(data: Mapping[str, Any]) -> Architecture:
+    """The architecture that :meth:`Architecture.to_json` described."""
+    return space_from_spec(data["space"]).decode(data["choices"])
+
+
+def evaluator_from_spec(spec: Mapping[str, Any], **options: Any) -> Evaluator:
+    """The evaluator that :meth:`Evaluator.spec` described; it gives equal results. What is left out is the default.
+
+    Args:
+        spec: the description.
+        options: of the evaluator's kind, in place of those described; such as ``cache_size``, which no description has.
+
+    Raises:
+        ConfigurationError: if its kind is unknown, an option is, or its device is absent here.
+    """
+    make = EVALUATORS[one_of("evaluator", str(spec.get("kind")), EVALUATORS)]
+    try:
+        return make(**{option: value for option, value in {**spec, **options}.items() if option != "kind"})
+    except TypeError as error:
+        raise ConfigurationError(f"evaluator {spec['kind']!r}: {error}") from None
+
+
+def _sequential(adaptation: Mapping[str, Any] | None = None, workers: int = 1, **options: Any) -> Evaluator:
+    from rlnas.adaptation import Adaptation
+
+    inner_loop = Adaptation(**adaptation or {})
+    return (
+        SequentialEvaluator(inner_loop, **options)
+        if workers == 1
+        else ParallelEvaluator(workers, inner_loop, **options)
+    )
+
+
+def _table(**options: Any) -> Evaluator:
+    return TabularEvaluator.from_spec(options)
+
+
+EVALUATORS: dict[str, Callable[..., Evaluator]] = {"sequential": _sequential, "table": _table}
+"""How to make each kind of evaluator from its description's options; add your own kind here."""
