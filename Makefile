@@ -15,13 +15,13 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/installed
 	rm -rf $(DEMO)
-	$(BIN)/rlnas train --env rlnas/DigitsTrial-v0 --steps 56000 --workers 2 --out $(DEMO)/train
-	$(BIN)/rlnas search --agent $(DEMO)/train --tasks digits:test --trials 40 --designs 10 --workers 2 --out $(DEMO)/search
+	$(BIN)/rlnas train --env rlnas/DigitsTrial-v0 --steps 36000 --trials 16 --reward accuracy --workers 2 --out $(DEMO)/train
+	$(BIN)/rlnas search --agent $(DEMO)/train --tasks digits:test --trials 48 --designs 10 --workers 2 --out $(DEMO)/search
 	@echo
 	@echo 'Worth trying next:'
 	@echo '  $(BIN)/rlnas replay $(DEMO)/search 0 --agent rl2       # watch the controller design, step by step'
 	@echo '  $(BIN)/rlnas search --agent $(DEMO)/train --tasks digits:unseen-families --against wiped,random,evolution'
-	@echo '  $(BIN)/rlnas train --steps 400000 --workers 2 --out runs/long       # a better controller, in under an hour'
+	@echo '  $(BIN)/rlnas train --steps 1500000 --workers 2 --out runs/digits       # a better controller, in under an hour'
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 -m 'not slow and not gpu'

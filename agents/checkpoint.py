@@ -33,9 +33,9 @@ def save_checkpoint(folder: Path, data: Mapping[str, Any], tensors: Mapping[str,
     for name, content in contents.items():
         digest = hashlib.sha256(content).hexdigest()
         stored = f"{digest[:16]}-{name}"
-        _write(folder / stored, content)
+        write_durably(folder / stored, content)
         manifest[name] = {"file": stored, "sha256": digest}
-    _write(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+    write_durably(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
     current = {MANIFEST, *(entry["file"] for entry in manifest.values())}
     for name in (DATA, TENSORS):
         for old in folder.glob(f"*-{name}*"):  # also the parts of a save that was cut short
@@ -82,7 +82,8 @@ def _read(folder: Path, entry: Mapping[str, str]) -> bytes:
     return content
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file so that a kill or a power cut leaves the old content or the new, never a part."""
     temporary = path.with_name(f".{path.name}.part")
     with temporary.open("wb") as file:
         file.write(content)

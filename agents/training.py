@@ -18,7 +18,7 @@ from rlnas.evaluator import Evaluator
 from rlnas.reward import REWARDS
 from rlnas.store import EpisodeStore
 
-from .checkpoint import MANIFEST, one_line
+from .checkpoint import MANIFEST, one_line, write_durably
 from .rl2 import RL2, RL2Config
 
 SETTINGS, CHECKPOINT, AGENT, EPISODES, LOGS = "config.json", "checkpoint", "agent", "episodes.sqlite", "logs"
@@ -82,7 +82,7 @@ def begin_run(folder: Path, settings: TrainSettings) -> None:
         raise ConfigurationError(f"{folder} already holds a run; continue it with --resume or choose another --out")
     RL2(settings.make_env(), settings.learner, settings.seed)  # refuses settings that no run could be made with
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SETTINGS).write_text(json.dumps(asdict(settings), indent=1) + "\n")
+    write_durably(folder / SETTINGS, json.dumps(asdict(settings), indent=1).encode() + b"\n")
 
 
 def read_run(folder: Path) -> TrainSettings:

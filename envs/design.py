@@ -29,7 +29,7 @@ def make_settings(
     evaluator: Evaluator | Mapping[str, Any] | str | None = None,
     designs_per_trial: int = 1,
     reward: str = "accuracy",
-    reference_designs: int = 16,
+    reference_designs: int = 8,
     invalid_action: str = "penalise",
     evaluation_seed: int | None = 0,
 ) -> TrialSettings:

@@ -128,7 +128,6 @@ class Trials:
         self.tasks[row] = chosen
         self._seeds[row] = seed
         self.trial[row], self.design[row], self.best[row] = trial, 0, 0.0
-        self.incumbent[row] = -1
         self.action[row], self.accuracy[row], self.ended[row] = -1, 0.0, False
         self.descriptor[row] = np.clip(chosen.descriptor, -LIMIT, LIMIT)
         self.task_name[row], self.architecture[row], self.status[row] = chosen.name, "", ""
@@ -182,7 +181,7 @@ class Trials:
         design = parts["design"].reshape(self.count, self._decisions, -1)
         rows, taken = np.nonzero(self.choices >= 0)
         design[rows, taken, self.choices[rows, taken]] = 1
-        known = np.flatnonzero(self.best > 0)
+        known = np.flatnonzero(self.best > 0)  # elsewhere no design has been worth anything yet
         parts["incumbent"][known, self.incumbent[known, self.position[known]]] = 1
         parts["position"][self._rows, self.position] = 1
         acted = np.flatnonzero(self.action >= 0)

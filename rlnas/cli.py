@@ -71,14 +71,14 @@ def envs(as_json: Json = False) -> None:
 
     rows = []
     for env_id, arguments in PRESETS.items():
-        space = space_from_spec(arguments.get("space", {"kind": "chain"}))
+        space = space_from_spec(arguments["space"])
         rows.append(
             {
                 "id": env_id,
                 "space": space.name,
                 "decisions": len(space.decisions),
                 "architectures": space.size,
-                "tasks": arguments.get("tasks", "digits:train"),
+                "tasks": arguments["tasks"],
                 "designs": arguments["designs_per_trial"],
             }
         )
@@ -272,7 +272,7 @@ def _evaluator(env: str, device: str, workers: int) -> Iterator[Evaluator]:
     from rlnas.parallel_evaluator import ParallelEvaluator
     from rlnas.specs import evaluator_from_spec
 
-    spec = PRESETS[one_of("environment", env, PRESETS)].get("evaluator", {"kind": "sequential"})
+    spec = PRESETS[one_of("environment", env, PRESETS)]["evaluator"]
     evaluator = evaluator_from_spec(spec, device=device, workers=workers)
     try:
         yield evaluator

@@ -6,6 +6,7 @@ from typing import Any
 
 from gymnasium import register, registry
 
+PLAIN: dict[str, Any] = {"space": {"kind": "chain"}, "tasks": "digits:train", "evaluator": {"kind": "sequential"}}
 DIGITS: dict[str, Any] = {
     "space": {"kind": "chain", "max_layers": 3, "input_size": 8, "widths": [8, 16], "dense_widths": [32, 128]},
     "tasks": "digits:train",
@@ -13,8 +14,8 @@ DIGITS: dict[str, Any] = {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "rlnas/Design-v0": {"designs_per_trial": 1},
-    "rlnas/Trial-v0": {"designs_per_trial": 10},
+    "rlnas/Design-v0": {**PLAIN, "designs_per_trial": 1},
+    "rlnas/Trial-v0": {**PLAIN, "designs_per_trial": 10},
     "rlnas/Digits-v0": {**DIGITS, "designs_per_trial": 1},
     "rlnas/DigitsTrial-v0": {**DIGITS, "designs_per_trial": 10},
 }

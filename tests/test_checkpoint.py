@@ -210,7 +210,7 @@ def test_tensors_with_a_header_that_lies_about_sizes_are_refused(folder: Path) -
 def test_an_interrupted_save_leaves_the_old_checkpoint(
     folder: Path, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
-    write, done = checkpoint._write, 0
+    write, done = checkpoint.write_durably, 0
 
     def failing(path: Path, content: bytes) -> None:
         nonlocal done
@@ -220,7 +220,7 @@ def test_an_interrupted_save_leaves_the_old_checkpoint(
         done += 1
         write(path, content)
 
-    monkeypatch.setattr(checkpoint, "_write", failing)
+    monkeypatch.setattr(checkpoint, "write_durably", failing)
     with pytest.raises(OSError, match="no space"):
         save_checkpoint(folder, {"number": 2}, {"weight": torch.zeros(1)})
     data, tensors = load_checkpoint(folder)

@@ -26,7 +26,7 @@ def opinionated(config: ControllerConfig = CONFIG, seed: int = 0) -> LSTMControl
     """A controller far from uniform, as a trained one is."""
     controller = LSTMController(config, seed)
     with torch.no_grad():
-        controller.policy.weight.normal_(0, 2, generator=torch.Generator().manual_seed(seed))
+        controller.policy.weight.normal_(0, 0.5, generator=torch.Generator().manual_seed(seed))
         controller.policy.bias.normal_(0, 1, generator=torch.Generator().manual_seed(seed + 1))
     return controller
 
