@@ -15,7 +15,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/installed
 	rm -rf $(DEMO)
-	$(BIN)/rlnas train --env rlnas/DigitsTrial-v0 --steps 36000 --trials 16 --reward accuracy --workers 2 --out $(DEMO)/train
+	$(BIN)/rlnas train --env rlnas/DigitsTrial-v0 --steps 50000 --trials 16 --reward accuracy --workers 2 --out $(DEMO)/train
 	$(BIN)/rlnas search --agent $(DEMO)/train --tasks digits:test --trials 48 --designs 10 --workers 2 --out $(DEMO)/search
 	@echo
 	@echo 'Worth trying next:'

@@ -52,6 +52,7 @@ def summarise(
             "best_so_far_interval": [list(interval(column)) for column in run.best_so_far.T],
             "regret": regret.mean(0).tolist(),
             "normalised_regret": (regret / spread).mean(0).tolist(),
+            "normalised_regret_interval": [list(interval(column)) for column in (regret / spread).T],
             "first_design": float(run.accuracy[:, 0].mean()),
             "last_design": float(run.accuracy[:, -1].mean()),
             "last_minus_first": difference(run.accuracy[:, -1], run.accuracy[:, 0]),

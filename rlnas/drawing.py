@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from html import escape
+from itertools import pairwise
+from statistics import fmean
+from typing import TypeAlias
 
 from rlnas.architecture import Architecture
 from rlnas.graph import INPUT, Add, AvgPool, Classifier, Constant, Conv, Dense, GlobalPool, Graph, MaxPool, Operation
@@ -10,6 +13,9 @@ from rlnas.graph import INPUT, Add, AvgPool, Classifier, Constant, Conv, Dense, 
 BOX = (150, 34)
 GAP = (26, 30)
 MARGIN = 20
+Slot: TypeAlias = tuple[int, ...]
+"""A box, (node,), or a place that a long edge passes, (source, target, row)."""
+
 STYLE = """
 text{font:13px system-ui,sans-serif;text-anchor:middle;dominant-baseline:central;fill:#1c2430}
 rect{stroke:#1c2430;stroke-width:1.2;rx:7}
@@ -27,54 +33,76 @@ def draw_svg(architecture: Architecture, ways: int) -> str:
         ways: classes of its classifier.
     """
     graph = architecture.graph(ways)
-    rows = _rows(graph)
-    places = _places(rows)
+    routes = _routes(graph)
+    rows = _rows(graph, routes)
+    places = _places(rows, routes)
     widest = max(len(row) for row in rows)
     width = 2 * MARGIN + widest * BOX[0] + (widest - 1) * GAP[0]
     height = 2 * MARGIN + len(rows) * BOX[1] + (len(rows) - 1) * GAP[1]
-    centre = width / 2
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'role="img"><title>{escape(architecture.text)}</title><style>{STYLE}</style>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{-width / 2:g} 0 {width} {height}" width="{width}" '
+        f'height="{height}" role="img"><title>{escape(architecture.text)}</title><style>{STYLE}</style>'
     ]
-    for index, node in enumerate(graph):
-        parts += [_arrow(places[source], places[index], centre) for source in node.inputs]
-    for index, (x, y) in places.items():
+    parts += [_arrow([places[slot] for slot in route]) for route in routes]
+    for index in range(INPUT, len(graph)):
+        x, y = places[index,]
         kind, label = ("image", "image") if index == INPUT else _label(graph[index].operation)
-        left, top = centre + x - BOX[0] / 2, y - BOX[1] / 2
+        left, top = x - BOX[0] / 2, y - BOX[1] / 2
         parts.append(f'<rect class="{kind}" x="{left:g}" y="{top:g}" width="{BOX[0]}" height="{BOX[1]}"/>')
-        parts.append(f'<text x="{centre + x:g}" y="{y:g}">{escape(label)}</text>')
+        parts.append(f'<text x="{x:g}" y="{y:g}">{escape(label)}</text>')
     return "\n".join([*parts, "</svg>\n"])
 
 
-def _rows(graph: Graph) -> list[list[int]]:
-    """Nodes by depth: each lies below everything it reads."""
+def _depths(graph: Graph) -> dict[int, int]:
+    """The row of each node: below everything it reads."""
     depth = {INPUT: 0}
     for index, node in enumerate(graph):
         depth[index] = 1 + max(depth[source] for source in node.inputs)
-    rows: list[list[int]] = [[] for _ in range(max(depth.values()) + 1)]
-    for index, level in depth.items():
-        rows[level].append(index)
+    return depth
+
+
+def _routes(graph: Graph) -> list[list[Slot]]:
+    """For each edge the slots it passes, from box to box: a long edge has a place of its own in the rows between."""
+    depth = _depths(graph)
+    return [
+        [(source,), *((source, target, level) for level in range(depth[source] + 1, depth[target])), (target,)]
+        for target, node in enumerate(graph)
+        for source in node.inputs
+    ]
+
+
+def _rows(graph: Graph, routes: list[list[Slot]]) -> list[list[Slot]]:
+    depth = _depths(graph)
+    rows: list[list[Slot]] = [[] for _ in range(max(depth.values()) + 1)]
+    for slot in dict.fromkeys([(INPUT,), *(slot for route in routes for slot in route)]):
+        rows[depth[slot[0]] if len(slot) == 1 else slot[2]].append(slot)
     return rows
 
 
-def _places(rows: list[list[int]]) -> dict[int, tuple[float, float]]:
-    """Centres of the boxes: x from the middle of the drawing, y from its top."""
-    places = {}
+def _places(rows: list[list[Slot]], routes: list[list[Slot]]) -> dict[Slot, tuple[float, float]]:
+    """Centres of the slots: x from the middle, y from the top. A slot stands as near as it can below what it reads."""
+    above: dict[Slot, list[Slot]] = {}
+    for route in routes:
+        for upper, lower in pairwise(route):
+            above.setdefault(lower, []).append(upper)
+    places: dict[Slot, tuple[float, float]] = {}
     for level, row in enumerate(rows):
-        for column, index in enumerate(row):
+        wanted = {slot: fmean(places[up][0] for up in above[slot]) if level else 0.0 for slot in row}
+        for column, slot in enumerate(sorted(row, key=wanted.__getitem__)):
             x = (column - (len(row) - 1) / 2) * (BOX[0] + GAP[0])
-            places[index] = (x, MARGIN + BOX[1] / 2 + level * (BOX[1] + GAP[1]))
+            places[slot] = (x, MARGIN + BOX[1] / 2 + level * (BOX[1] + GAP[1]))
     return places
 
 
-def _arrow(start: tuple[float, float], end: tuple[float, float], centre: float) -> str:
-    (x0, y0), (x1, y1) = start, end
-    y0, y1 = y0 + BOX[1] / 2, y1 - BOX[1] / 2
-    skips = y1 - y0 > GAP[1] + 1
-    bend = BOX[0] * 0.75 if skips and x0 == x1 else 0  # a long edge swings round the boxes between
-    a, b = centre + x0, centre + x1
-    return f'<path d="M{a:g} {y0:g} C{a + bend:g} {y0 + GAP[1]:g} {b + bend:g} {y1 - GAP[1]:g} {b:g} {y1:g}"/>'
+def _arrow(places: list[tuple[float, float]]) -> str:
+    (x, y), half, bend = places[0], BOX[1] / 2, GAP[1] / 2
+    path = f"M{x:g} {y + half:g}"
+    for number, (x1, y1) in enumerate(places[1:], start=1):
+        path += f" C{x:g} {y + half + bend:g} {x1:g} {y1 - half - bend:g} {x1:g} {y1 - half:g}"
+        if number < len(places) - 1:
+            path += f" V{y1 + half:g}"
+        x, y = x1, y1
+    return f'<path d="{path}"/>'
 
 
 def _label(operation: Operation) -> tuple[str, str]:

@@ -72,19 +72,26 @@ def difference(entry: Mapping[str, float]) -> str:
 
 
 def save_curves(path: Path, summary: Mapping[str, Any], title: str) -> None:
-    """Best accuracy so far against evaluations, with 95% intervals, as an SVG file."""
+    """Best accuracy so far and normalised regret against evaluations, as an SVG file.
+
+    Only the regret has 95% intervals: those of the accuracy would mostly show how much easier some tasks are.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
+    best, regret = figure.subplots(1, 2)
     for name, row in summary.items():
         designs = range(1, len(row["best_so_far"]) + 1)
-        low, high = zip(*row["best_so_far_interval"], strict=True)
-        (line,) = axes.plot(designs, row["best_so_far"], label=name, marker="o", markersize=3)
-        axes.fill_between(designs, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
-    axes.set(xlabel="evaluations", ylabel="best accuracy so far", title=title)
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+        best.plot(designs, row["best_so_far"], label=name, marker="o", markersize=3)
+        (line,) = regret.plot(designs, row["normalised_regret"], label=name, marker="o", markersize=3)
+        low, high = zip(*row["normalised_regret_interval"], strict=True)
+        regret.fill_between(designs, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+    best.set(xlabel="evaluations", ylabel="best accuracy so far")
+    regret.set(xlabel="evaluations", ylabel="normalised regret, 95% intervals")
+    best.legend(frameon=False)
+    for axes in (best, regret):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
     with rc_context({"svg.hashsalt": title}):  # equal curves make equal files
         figure.savefig(path, format="svg", metadata={"Date": None})

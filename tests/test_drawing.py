@@ -41,7 +41,7 @@ def test_every_node_is_a_box_within_the_drawing_and_every_edge_an_arrow(architec
     assert len(set(boxes(root))) == len(boxes(root))
     width, height = float(root.get("width", "")), float(root.get("height", ""))
     for left, top in boxes(root):
-        assert 0 <= left <= width - BOX[0]
+        assert -width / 2 <= left <= width / 2 - BOX[0]
         assert 0 <= top <= height - BOX[1]
     assert {element.get("class") for element in root.iter(f"{SVG}rect")} <= {
         *("image", "conv", "pool", "dense", "add", "answer")

@@ -19,6 +19,7 @@ def make_row(designs: int, best: float) -> dict[str, Any]:
     return {
         "best_so_far": curve,
         "best_so_far_interval": [[value - 0.01, value + 0.01] for value in curve],
+        "normalised_regret_interval": [[0.0, 1.0 - value] for value in curve],
         "normalised_regret": [0.5] * (designs - 1) + [0.125],
         "last_minus_first": entry,
         "chosen_on_fresh_seeds": best - 0.1,
