@@ -86,7 +86,7 @@ class Comparison:
         """Run every agent; write ``episodes.sqlite``, ``evaluations.csv``, ``summary.json`` and drawings to ``folder``.
 
         Args:
-            folder: is made; must not hold a comparison.
+            folder: is made; may hold what an interrupted comparison with the same settings left.
             evaluator: of the designs.
             on_step: is told of progress.
 
@@ -94,10 +94,10 @@ class Comparison:
             The content of ``summary.json``.
 
         Raises:
-            ConfigurationError: if the folder holds a comparison already.
+            ConfigurationError: if the folder holds a finished comparison.
             CheckpointError: if a controller was trained for another space; nothing is written then.
         """
-        if (folder / "summary.json").exists() or (folder / "episodes.sqlite").exists():
+        if (folder / "summary.json").exists():
             raise ConfigurationError(f"{folder} already holds results; choose another --out")
         self._require_their_space(evaluator)
         folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ class Comparison:
             "agents": summarise(runs, "random", fresh),
         }
         _write_evaluations(folder / "evaluations.csv", runs, self.seeds)
-        save_curves(folder / "curves.svg", result["agents"], f"{self.trials} unseen tasks of {result['tasks']}")
+        save_curves(folder / "curves.svg", result["agents"], f"{self.trials} tasks of {result['tasks']}")
         result["best_architecture"] = self._draw_best(folder / "best_architecture.svg", runs, fresh)
         (folder / "summary.json").write_text(json.dumps(result, indent=1) + "\n")
         return result

@@ -19,11 +19,12 @@ SCHEMA_VERSION = 1
 DATA, TENSORS, MANIFEST = "checkpoint.json", "tensors.safetensors", "manifest.json"
 
 
-def save_checkpoint(folder: Path, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def save_checkpoint(folder: str | Path, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write a checkpoint so that a reader finds the old one or the new one, never a mixture.
 
     Files carry their content's hash in their names; replacing the manifest, in one step, is what makes them current.
     """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     contents = {
         DATA: json.dumps({"schema": SCHEMA_VERSION, **data}, indent=1, sort_keys=True).encode(),
@@ -43,12 +44,13 @@ def save_checkpoint(folder: Path, data: Mapping[str, Any], tensors: Mapping[str,
                 old.unlink()
 
 
-def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def load_checkpoint(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read what :func:`save_checkpoint` wrote, checking every hash.
 
     Raises:
         CheckpointError: if the folder holds no checkpoint, or one that is damaged or of a newer version.
     """
+    folder = Path(folder)
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         contents = {name: _read(folder, manifest[name]) for name in (DATA, TENSORS)}

@@ -149,18 +149,17 @@ class LSTMController(nn.Module):
         chosen = action.cpu().numpy()
         return chosen if observation.ndim == 2 else chosen[0], tuple(part.cpu().numpy() for part in memory)
 
-    def save(self, folder: Path, about: dict[str, Any] | None = None) -> None:
-        """Write the controller to a folder as JSON and safetensors, with a SHA-256 manifest.
+    def save(self, folder: str | Path) -> None:
+        """Write the controller, and what it is :attr:`about`, as JSON and safetensors with a SHA-256 manifest.
 
         Args:
             folder: made if it is missing; a controller already there is replaced.
-            about: what else to keep with it, as JSON (the environment it was trained in, say).
         """
         tensors = {name: tensor.detach().cpu() for name, tensor in self.state_dict().items()}
-        save_checkpoint(folder, {"controller": asdict(self.config), "about": about or {}}, tensors)
+        save_checkpoint(folder, {"controller": asdict(self.config), "about": self.about}, tensors)
 
     @classmethod
-    def load(cls, folder: Path, device: str | torch.device = "cpu") -> LSTMController:
+    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> LSTMController:
         """Read what :meth:`save` wrote; ``about`` is then what was kept with it.
 
         Raises:

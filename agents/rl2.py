@@ -38,7 +38,7 @@ class RL2Config:
         hidden_size: units of the LSTM.
         learning_rate: of Adam; falls linearly to a tenth over the training.
         epochs: passes over each rollout.
-        minibatches: parts a rollout is divided into, by trial: a trial is never cut.
+        minibatches: parts a rollout is divided into, by trial, if it has so many: a trial is never cut.
         clip: PPO's clipping range.
         gae_lambda: lambda of generalised advantage estimation.
         design_discount: discount from one design of a trial to the next; within a design nothing is discounted.
@@ -93,15 +93,14 @@ class RL2:
         self.env = env
         self.config = config or RL2Config()
         self.seed = at_least("seed", seed, 0)
-        if self.config.minibatches > env.num_envs:
-            raise ConfigurationError(
-                f"minibatches ({self.config.minibatches}) must not exceed the number of trials ({env.num_envs})"
-            )
-        layout = env.layout  # type: ignore[attr-defined]
-        num_actions = int(env.single_action_space.n)  # type: ignore[attr-defined]
+        if not hasattr(env, "layout") or not hasattr(env, "single_action_space"):
+            raise ConfigurationError(f"RL2 needs a native vector environment, from gymnasium.make_vec(ID), got {env}")
+        layout, num_actions = env.layout, int(env.single_action_space.n)  # type: ignore[attr-defined]
         legal = layout["legal"].start, layout["legal"].stop
         shape = ControllerConfig(layout.size, num_actions, legal, self.config.hidden_size)
         self.controller = LSTMController(shape, seed).to(device)
+        space = env.search_space.spec()  # type: ignore[attr-defined]
+        self.controller.about = {"env": env.spec.id if env.spec else None, "space": space}
         self.optimizer = torch.optim.Adam(self.controller.parameters(), lr=self.config.learning_rate, eps=1e-5)
         self.updates = 0
         self.timesteps = 0
@@ -143,7 +142,7 @@ class RL2:
         """See :meth:`rlnas.agents.agent.Agent.predict`."""
         return self.controller.predict(observation, state, episode_start, deterministic)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write everything that :meth:`restore` needs, as JSON and safetensors with a SHA-256 manifest."""
         tensors = {f"controller.{k}": v.detach().cpu() for k, v in self.controller.state_dict().items()}
         for index, entries in self.optimizer.state_dict()["state"].items():
@@ -157,7 +156,7 @@ class RL2:
         }
         save_checkpoint(folder, data, tensors)
 
-    def restore(self, folder: Path) -> RL2:
+    def restore(self, folder: str | Path) -> RL2:
         """Go on from what :meth:`save` wrote.
 
         Raises:
@@ -205,7 +204,7 @@ class RL2:
         losses: list[tuple[float, ...]] = []
         for _ in range(config.epochs):
             order = torch.randperm(rollout.action.shape[1], generator=generator)
-            for trials in order.tensor_split(config.minibatches):
+            for trials in order.tensor_split(min(config.minibatches, len(order))):
                 judged = self.controller.judge(rollout.observation[:, trials], rollout.action[:, trials])
                 ratio = (judged.log_prob - rollout.log_prob[:, trials]).exp()
                 policy_loss = clipped_surrogate(ratio, advantage[:, trials], config.clip)

@@ -153,9 +153,7 @@ def train(
             logger.close()
         # Not after an error, which may have come in the middle of an update: the last checkpoint is whole.
         learner.save(folder / CHECKPOINT)
-        space = env.search_space.spec()  # type: ignore[attr-defined]
-        about = {"env": settings.env, "env_options": settings.env_options, "space": space}
-        learner.controller.save(folder / AGENT, about)
+        learner.controller.save(folder / AGENT)
         return {
             "run": str(folder),
             "env": settings.env,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import gymnasium as gym
@@ -63,11 +64,23 @@ def make_settings(
     )
 
 
+def known_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments themselves.
+
+    Raises:
+        UnknownNameError: if :func:`make_settings` does not know one of them.
+    """
+    for name in arguments:
+        one_of("argument of the environment", name, signature(make_settings).parameters)
+    return arguments
+
+
 class DesignEnv(gym.Env[NDArray[Any], np.int64]):
     """Design networks, decision by decision, for a task that is drawn at each reset.
 
     ## Observations
-    A float32 vector whose named slices :class:`~rlnas.envs.observation.ObservationLayout` documents (``env.layout``).
+    A float32 vector whose named slices :class:`~rlnas.envs.observation.ObservationLayout` documents
+    (``env.unwrapped.layout``).
 
     ## Actions
     ``Discrete``: the choice for the decision at hand. ``info["action_mask"]`` (int8) and :meth:`action_masks` (bool)
@@ -123,7 +136,7 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
         **settings: Any,
     ) -> None:
         self.render_mode = None if render_mode is None else one_of("render_mode", render_mode, RENDER_MODES)
-        self.settings = make_settings(**settings)
+        self.settings = make_settings(**known_arguments(settings))
         self._trials = Trials(self.settings, 1, recorder, agent)
         self.layout = self._trials.layout
         self.search_space = self.settings.space

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rlnas.errors import ConfigurationError, at_least, one_of
 
-from .design import DesignEnv, make_settings
+from .design import DesignEnv, known_arguments, make_settings
 from .render import RENDER_MODES, render_ansi, render_rgb
 from .trial import Recorder, Trials, task_options
 
@@ -48,7 +48,7 @@ class DesignVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[
     ) -> None:
         self.num_envs = at_least("num_envs", num_envs, 1)
         self.render_mode = None if render_mode is None else one_of("render_mode", render_mode, RENDER_MODES)
-        self.settings = make_settings(**settings)
+        self.settings = make_settings(**known_arguments(settings))
         self._trials = Trials(self.settings, num_envs, recorder, agent)
         self.layout = self._trials.layout
         self.search_space = self.settings.space

@@ -35,11 +35,6 @@ class Adaptation:
         if not 0 <= self.momentum < 1:
             raise ConfigurationError(f"momentum must be in [0, 1), got {self.momentum!r}")
 
-    @property
-    def text(self) -> str:
-        """Says all that matters, for a cache key."""
-        return f"sgd(steps={self.steps},learning_rate={self.learning_rate!r},momentum={self.momentum!r})"
-
 
 @dataclass(frozen=True)
 class Score:

@@ -159,7 +159,7 @@ def search(
     task_option: TaskOptions = None,
     trials: TrialCount = 20,
     designs: Designs = 10,
-    against: Annotated[str, typer.Option(help="Compare with: random, evolution, wiped.")] = "random,evolution",
+    against: Annotated[str, typer.Option(help="Compare with: evolution, wiped; random always.")] = "random,evolution",
     out: Out = None,
     download: Download = False,
     seed: Seed = 0,
@@ -180,7 +180,7 @@ def search(
 @app.command()
 def bench(
     env: Annotated[str, typer.Option(help="Id of a trial environment.")] = "rlnas/DigitsTrial-v0",
-    agents: Annotated[str, typer.Option(help="random, evolution, or folders of training runs.")] = "random,evolution",
+    agents: Annotated[str, typer.Option(help="evolution, folders of runs; random always.")] = "random,evolution",
     tasks: Tasks = "digits:test",
     task_option: TaskOptions = None,
     trials: TrialCount = 20,
@@ -236,6 +236,8 @@ def _tasks(text: str, options: Sequence[str] | None, download: bool) -> tuple[Ta
     from rlnas.datasets import parse_tasks
     from rlnas.options import task_options
 
+    if text.startswith("table:"):
+        raise ConfigurationError("the commands train networks; a table answers from Python, through TabularEvaluator")
     return parse_tasks(text, download=download, **task_options(options or []))
 
 

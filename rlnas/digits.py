@@ -4,8 +4,8 @@ The images are scikit-learn's embedded copy of the test part of the UCI "Optical
 (Alpaydin & Kaynak 1998): 1,797 images of 8 x 8 pixels in 10 classes. A task draws 3 to 10 of the classes, 1 to 20
 shots, and one *family* of transformations with its strength; all of it follows from the split and the task's index.
 
-Splits share neither images nor tasks. ``train``, ``val`` and ``test`` draw from the same families; the families of
-``unseen-families`` combine two transformations in ways that the others never do.
+``train``, ``val`` and ``test`` share no images and draw from the same families. ``unseen-families`` draws from the
+images of ``test``; its families combine two transformations in ways that the others never do.
 """
 
 from __future__ import annotations

@@ -7,7 +7,9 @@ allowed. The command line prints that message as one line and exits with status 
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable
+from typing import SupportsIndex
 
 
 class RlnasError(Exception):
@@ -60,12 +62,13 @@ def one_of(field: str, value: str, known: Iterable[str]) -> str:
     return value
 
 
-def at_least(field: str, value: int, minimum: int) -> int:
+def at_least(field: str, value: object, minimum: int) -> int:
     """Return ``value`` if it is an integer no smaller than ``minimum``.
 
     Raises:
         ConfigurationError: otherwise.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+    whole = None if isinstance(value, bool) or not isinstance(value, SupportsIndex) else operator.index(value)
+    if whole is None or whole < minimum:
         raise ConfigurationError(f"{field} must be an integer >= {minimum}, got {value!r}")
-    return value
+    return whole

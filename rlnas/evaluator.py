@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -102,6 +103,10 @@ class Evaluator(Protocol):
         ...
 
 
+LASTING = (Status.OK, Status.DIVERGED, Status.INVALID)
+"""What follows from the proposal alone and is worth remembering; the rest may go better another time."""
+
+
 class SequentialEvaluator:
     """Trains one network after another: the reference for every faster evaluator.
 
@@ -139,7 +144,7 @@ class SequentialEvaluator:
             else:
                 self._cache.move_to_end(key)
                 answers.append(replace(self._cache[key], cached=True))
-        self._cache.update(trained)
+        self._cache.update({key: e for key, e in trained.items() if e.status in LASTING})
         while len(self._cache) > self.cache_size:
             self._cache.popitem(last=False)
         return answers
@@ -159,7 +164,7 @@ class SequentialEvaluator:
         graph = proposal.architecture.graph(task.ways)
         started = time.perf_counter()
         try:
-            with torch.inference_mode(False):  # whoever plays the rollout may have switched gradients off
+            with torch.inference_mode(False), _one_thread():  # whoever plays the rollout may have gradients off
                 network = build_network(proposal.architecture, task, proposal.seed).to(self.device)
                 cost = count_parameters(graph, task.image_shape), count_flops(graph, task.image_shape)
                 support_x, support_y, query_x, query_y = standardise(task, self.device)
@@ -175,6 +180,19 @@ class SequentialEvaluator:
         if not math.isfinite(result.loss):
             return Evaluation(0.0, None, Status.DIVERGED, seconds, *cost, message="the query loss is not finite")
         return Evaluation(result.accuracy, result.loss, Status.OK, seconds, *cost)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Lets torch use one thread: sums are split by threads, so their last digits depend on how many there are."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def choose_device(name: str) -> torch.device:

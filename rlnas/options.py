@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from rlnas.errors import ConfigurationError, one_of
+from rlnas.few_shot import FewShotOptions
+
+TASK_OPTIONS = (*(field.name for field in fields(FewShotOptions)), "image_size")
+"""What a person may say of how tasks are drawn from images."""
 
 
 def learner_options(texts: Iterable[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,11 +41,13 @@ def task_options(texts: Iterable[str]) -> dict[str, Any]:
     {'ways': 5, 'shots': (1, 5), 'split_by': 'images'}
 
     Raises:
+        UnknownNameError: if a name is not one of :data:`TASK_OPTIONS`.
         ConfigurationError: if one is not of the form ``NAME=VALUE``.
     """
     values: dict[str, Any] = {}
     for text in texts:
         name, _, value = text.partition("=")
+        one_of("task option", name, TASK_OPTIONS)
         if not value:
             raise ConfigurationError(f"a task option must be NAME=VALUE, such as ways=5, got {text!r}")
         parts = value.split("-")

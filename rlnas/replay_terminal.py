@@ -105,7 +105,7 @@ def _summaries(store: EpisodeStore, agent: str | None) -> list[AgentSummary]:
 
 def _agents_of(store: EpisodeStore, trial: int, agent: str | None) -> list[str]:
     """Who played a trial, or the one who is asked for."""
-    agents = [row.agent for row in store.summary() if trial in store.trials(row.agent)]
+    agents = store.agents(trial)
     if not agents:
         raise ConfigurationError(f"{store.path} holds no trial {trial}")
     return agents if agent is None else [one_of(f"agent of trial {trial}", agent, agents)]

@@ -20,7 +20,7 @@ def comparison_table(summary: Mapping[str, Any], title: str) -> Table:
     """Best accuracy so far and normalised regret at a few budgets, and what the chosen designs are really worth.
 
     Args:
-        summary: as made by :func:`rlnas.agents.benchmark.summarise`.
+        summary: as made by :func:`rlnas.agents.statistics.summarise`.
         title: of the table.
     """
     from rich.markup import escape

@@ -121,6 +121,11 @@ class EpisodeStore:
         for row in self._rows(agent, trial):
             yield self._read(row, specs)
 
+    def agents(self, trial: int | None = None) -> list[str]:
+        """Names of the agents with episodes, of one trial if it is given, in order."""
+        condition, values = ("", ()) if trial is None else ("WHERE trial = ?", (trial,))
+        return [name for (name,) in self._fetch(f"SELECT DISTINCT agent FROM episodes {condition} ORDER BY 1", values)]
+
     def trials(self, agent: str) -> list[int]:
         """The numbers of an agent's trials, in order."""
         rows = self._fetch("SELECT DISTINCT trial FROM episodes WHERE agent = ? ORDER BY trial", (agent,))
@@ -263,7 +268,10 @@ class EpisodeStore:
         rows = self._fetch(f"{_COLUMNS} WHERE (agent, trial, design) = (?, ?, ?)", number)
         if not self._read(rows[0], {}).same_record(episode):
             name = f"agent {episode.agent!r}, trial {episode.trial}, design {episode.design}"
-            raise StoreError(f"{self.path} already has a different episode of {name}")
+            raise StoreError(
+                f"{self.path} already has a different episode of {name}; a run gives the same episodes again only with "
+                "the same settings, machine and torch version"
+            )
 
 
 def _matches(text: object, sha: object) -> bool:

@@ -181,8 +181,3 @@ def test_scoring_changes_nothing() -> None:
 def test_options_are_checked(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         Adaptation(**options)
-
-
-def test_the_text_tells_apart_what_changes_the_result() -> None:
-    texts = {Adaptation(*o).text for o in ((), (19,), (20, 0.051), (20, 0.05, 0.8))}
-    assert len(texts) == 4

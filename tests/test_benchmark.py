@@ -216,6 +216,25 @@ def test_an_unknown_agent_is_an_unknown_name() -> None:
         make_comparison(others=["nobody"])
 
 
+def test_what_an_interrupted_comparison_left_is_gone_on_with(finished: Finished, tmp_path: Path) -> None:
+    class Interrupted(Exception):
+        pass
+
+    def on_step(designs: int, best: float) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 5:
+            raise Interrupted
+
+    folder, result, _ = finished
+    steps, other = 0, tmp_path / "other"
+    with pytest.raises(Interrupted):
+        make_comparison().run(other, HiddenEvaluator(), on_step)
+    assert (other / "episodes.sqlite").exists()
+    assert make_comparison().run(other, HiddenEvaluator()) == result
+    assert rows_of(other) == rows_of(folder)
+
+
 def test_results_that_are_there_are_not_overwritten(finished: Finished) -> None:
     folder, _, _ = finished
     before = {p.name: p.read_bytes() for p in folder.iterdir()}

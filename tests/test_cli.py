@@ -483,8 +483,9 @@ def truncated_agent(tmp: Path, run: Path) -> list[object]:
 
 
 def foreign_agent(tmp: Path, run: Path) -> list[object]:
-    about = {"env": "rlnas/DigitsTrial-v0", "space": {"kind": "cell", "width": 4}}
-    LSTMController(ControllerConfig(20, 5, (0, 5))).save(tmp / "foreign" / "agent", about)
+    foreigner = LSTMController(ControllerConfig(20, 5, (0, 5)))
+    foreigner.about = {"env": "rlnas/DigitsTrial-v0", "space": {"kind": "cell", "width": 4}}
+    foreigner.save(tmp / "foreign" / "agent")
     return ["search", "--agent", tmp / "foreign"]
 
 
@@ -531,7 +532,9 @@ MISTAKES: dict[str, tuple[Sequence[object] | Callable[[Path, Path], list[object]
     "unknown setting": (["train", "--set", "learning-rate=1"], "did you mean 'learning_rate'"),
     "setting that is no number": (["train", "--set", "epochs=many"], "whole number"),
     "setting out of range": (["train", "--set", "clip=-1"], "clip"),
-    "minibatches above trials": (["train", "--trials", 2, "--set", "minibatches=3"], "minibatches"),
+    "no minibatches": (["train", "--set", "minibatches=0"], "minibatches"),
+    "task option that is none": (["bench", "--task-option", "kind=omniglot"], "unknown task option 'kind'"),
+    "table": (["bench", "--tasks", "table:t.npz:all"], "TabularEvaluator"),
     "unknown device": (["train", "--device", "gpu"], "cuda"),
     "resume without a folder": (["train", "--resume"], "--out"),
     "resume of no run": (["train", "--resume", "--out", "/no/such/run"], "/no/such/run"),

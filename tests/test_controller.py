@@ -209,8 +209,9 @@ def test_the_first_policy_is_nearly_uniform() -> None:
 
 def test_saved_and_loaded_it_is_the_same_controller(tmp_path: Path) -> None:
     controller, seen = opinionated(), observations(100)
-    controller.save(tmp_path / "agent", {"env": "rlnas/Trial-v0", "note": [1, None]})
-    loaded = LSTMController.load(tmp_path / "agent")
+    controller.about = {"env": "rlnas/Trial-v0", "note": [1, None]}
+    controller.save(str(tmp_path / "agent"))
+    loaded = LSTMController.load(str(tmp_path / "agent"))
     assert loaded.config == controller.config
     assert loaded.about == {"env": "rlnas/Trial-v0", "note": [1, None]}
     for name, tensor in controller.state_dict().items():

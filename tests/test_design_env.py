@@ -500,3 +500,13 @@ def test_a_copy_made_in_the_middle_of_a_trial_goes_on_alike(duplicate: Callable[
     again = duplicate(env)
     assert_same(again.step(DENSE), env.step(DENSE))
     assert_same(again.reset(), env.reset())
+
+
+def test_an_unknown_argument_is_named_with_its_nearest_neighbour() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'designs_per_trial'"):
+        gym.make("rlnas/Trial-v0", design_per_trial=3)
+
+
+def test_numpys_integers_are_integers() -> None:
+    env = gym.make("rlnas/Trial-v0", designs_per_trial=np.int64(3))
+    assert env.unwrapped.settings.designs_per_trial == 3

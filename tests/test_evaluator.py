@@ -167,6 +167,22 @@ def test_a_candidate_that_fails_harms_no_other(
     assert "\n" not in found[1].message
 
 
+def test_a_candidate_that_had_bad_luck_is_tried_again_but_a_bad_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forward(self: network_module.Network, images: torch.Tensor) -> torch.Tensor:
+        if lucky:
+            return original(self, images)
+        raise MemoryError
+
+    original, lucky = network_module.Network.forward, False
+    monkeypatch.setattr(network_module.Network, "forward", forward)
+    evaluator, proposal = SequentialEvaluator(FAST), Proposal(CHAIN.parse("identity"), TASK)
+    assert evaluator.evaluate([proposal])[0].status is Status.OUT_OF_MEMORY
+    lucky = True
+    again = evaluator.evaluate([proposal])[0]
+    assert (again.status, again.cached) == (Status.OK, False)
+    assert evaluator.evaluate([proposal])[0].cached
+
+
 def test_a_network_larger_than_the_memory_is_the_candidates_fault() -> None:
     space = ChainSpace(dense_widths=(2**44,))
     (found,) = SequentialEvaluator(FAST).evaluate([Proposal(space.parse(f"dense-{2**44}"), TASK)])

@@ -38,10 +38,16 @@ def test_a_setting_that_is_no_number_is_refused() -> None:
     [("5", 5), ("1-20", (1, 20)), ("images", "images"), ("two-words", "two-words"), ("-3", "-3"), ("a=b", "a=b")],
 )
 def test_task_options_are_numbers_ranges_or_words(text: str, value: object) -> None:
-    assert task_options([f"name={text}"]) == {"name": value}
+    assert task_options([f"ways={text}"]) == {"ways": value}
 
 
 @pytest.mark.parametrize("text", ["ways", "ways="])
 def test_a_task_option_needs_a_value(text: str) -> None:
     with pytest.raises(ConfigurationError, match="NAME=VALUE"):
         task_options([text])
+
+
+@pytest.mark.parametrize("name", ["kind", "text", "download", "way"])
+def test_a_task_option_that_there_is_not_is_refused(name: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"unknown task option '{name}'"):
+        task_options([f"{name}=1"])

@@ -9,18 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from rlnas.agents import rl2
-from rlnas.agents.benchmark import run_search
 from rlnas.agents.checkpoint import load_checkpoint, save_checkpoint
 from rlnas.agents.controller import LSTMController
 from rlnas.agents.ppo import generalised_advantage
 from rlnas.agents.rl2 import RL2, RL2Config
 from rlnas.agents.rollout import collect
+from rlnas.agents.search_run import run_search
 from rlnas.agents.searchers import MemoryWiped
 from rlnas.episode import DesignEpisode
 from rlnas.errors import CheckpointError, ConfigurationError
@@ -242,9 +243,20 @@ def test_a_setting_that_is_not_allowed_is_named(field: str, value: float) -> Non
         RL2Config(**{field: value})
 
 
-def test_more_minibatches_than_trials_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"minibatches \(5\) must not exceed the number of trials \(4\)"):
-        make_learner(replace(SMALL, minibatches=5))
+def test_a_rollout_of_few_trials_is_divided_into_no_more_minibatches_than_trials() -> None:
+    few, many = (make_learner(replace(SMALL, minibatches=m)) for m in (4, 5))
+    for learner in (few, many):
+        learner.learn(1)
+    for name, tensor in few.controller.state_dict().items():
+        assert torch.equal(tensor, many.controller.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    "env", [gym.make("CartPole-v1"), gym.make_vec("CartPole-v1", num_envs=2)], ids=["single", "other"]
+)
+def test_an_environment_of_another_kind_is_refused_in_one_line(env: Any) -> None:
+    with pytest.raises(ConfigurationError, match="native vector environment"):
+        RL2(env)
 
 
 def test_a_single_decision_in_a_single_trial_leaves_the_weights_finite() -> None:

@@ -319,3 +319,12 @@ def test_a_copy_of_a_closed_store_is_a_store(path: Path, tmp_path: Path) -> None
     shutil.copy(path, copy)
     with EpisodeStore(copy, "r") as store:
         assert list(store.episodes()) == make_episodes(3)
+
+
+def test_agents_are_told_by_trial(path: Path) -> None:
+    with EpisodeStore(path) as store:
+        store.append([make_episode(agent=agent, trial=trial) for agent, trial in (("b", 0), ("a", 0), ("b", 1))])
+        assert store.agents() == ["a", "b"]
+        assert store.agents(0) == ["a", "b"]
+        assert store.agents(1) == ["b"]
+        assert store.agents(2) == []

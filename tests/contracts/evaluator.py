@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
 
@@ -64,6 +65,15 @@ class EvaluatorContract(ABC):
         order = np.random.default_rng(0).permutation(len(proposals))
         shuffled = self.make().evaluate([proposals[i] for i in order])
         assert_same(shuffled, [together[i] for i in order])
+
+    def test_torchs_threads_make_no_difference(self, proposals: list[Proposal]) -> None:
+        before, found = torch.get_num_threads(), []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(self.make().evaluate(proposals))
+            assert torch.get_num_threads() == threads
+        torch.set_num_threads(before)
+        assert_same(*found)
 
     def test_duplicates_get_the_same_answer(self, evaluator: Evaluator, proposals: list[Proposal]) -> None:
         doubled = evaluator.evaluate([p for proposal in proposals for p in (proposal, replace(proposal))])
