@@ -85,9 +85,9 @@ def envs(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows))
         return
-    print(f"{'id':24}{'space':48}{'decisions':>9}{'architectures':>15}  {'tasks':14}designs an episode")
+    print(f"{'id':24}{'space':52}{'decisions':>9}{'architectures':>15}  {'tasks':14}designs an episode")
     for row in rows:
-        print("{id:24}{space:48}{decisions:>9}{architectures:>15,}  {tasks:14}{designs:>3}".format(**row))
+        print("{id:24}{space:52}{decisions:>9}{architectures:>15,}  {tasks:14}{designs:>3}".format(**row))
 
 
 @app.command()
