@@ -54,7 +54,7 @@ class RL2Config:
     clip: float = 0.2
     gae_lambda: float = 0.95
     design_discount: float = 0.9
-    entropy: float = 0.03
+    entropy: float = 0.08
     value: float = 0.5
     max_grad_norm: float = 0.5
 
