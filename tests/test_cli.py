@@ -500,11 +500,12 @@ def no_store(tmp: Path, run: Path) -> list[object]:
 
 
 def empty_store(tmp: Path, run: Path) -> list[object]:
-    (tmp / "summary.json").write_text("{}")
+    EpisodeStore(tmp / "episodes.sqlite").close()
     return ["replay", tmp]
 
 
 def results_there(tmp: Path, run: Path) -> list[object]:
+    (tmp / "summary.json").write_text("{}")
     return ["search", "--agent", run, "--out", run, "--trials", 1]
 
 
