@@ -97,7 +97,7 @@ class Comparison:
             ConfigurationError: if the folder holds a finished comparison.
             CheckpointError: if a controller was trained for another space; nothing is written then.
         """
-        if (folder / "summary.json").exists():
+        if (folder / "summary.json").exists() or (folder / "config.json").exists():  # finished, or a training run
             raise ConfigurationError(f"{folder} already holds results; choose another --out")
         self._require_their_space(evaluator)
         folder.mkdir(parents=True, exist_ok=True)
