@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rlnas.checkpoint import load_checkpoint, one_line, save_checkpoint
 from rlnas.errors import CheckpointError, ConfigurationError, at_least
 
 from .agent import State
-from .checkpoint import load_checkpoint, one_line, save_checkpoint
 
 Memory: TypeAlias = tuple[Tensor, Tensor]
 """LSTM state: hidden and cell, each of shape (1, B, hidden)."""

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from rlnas.checkpoint import load_checkpoint, one_line, save_checkpoint
 from rlnas.errors import CheckpointError, ConfigurationError, at_least
 
 from .agent import State
-from .checkpoint import load_checkpoint, one_line, save_checkpoint
 from .controller import ControllerConfig, LSTMController
 from .ppo import clipped_surrogate, explained_variance, generalised_advantage
 from .rollout import Interrupted, Rollout, collect

@@ -13,12 +13,12 @@ import gymnasium as gym
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.logger import Logger, make_output_format
 
+from rlnas.checkpoint import MANIFEST, one_line, write_durably
 from rlnas.errors import ConfigurationError, RlnasError, UnknownNameError, at_least, one_of
 from rlnas.evaluator import Evaluator
 from rlnas.reward import REWARDS
 from rlnas.store import EpisodeStore
 
-from .checkpoint import MANIFEST, one_line, write_durably
 from .rl2 import RL2, RL2Config
 
 SETTINGS, CHECKPOINT, AGENT, EPISODES, LOGS = "config.json", "checkpoint", "agent", "episodes.sqlite", "logs"

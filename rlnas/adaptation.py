@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,6 +34,10 @@ class Adaptation:
             raise ConfigurationError(f"learning_rate must be a positive number, got {self.learning_rate!r}")
         if not 0 <= self.momentum < 1:
             raise ConfigurationError(f"momentum must be in [0, 1), got {self.momentum!r}")
+
+    def with_steps(self, steps: int | None) -> Adaptation:
+        """The same with another number of steps; None leaves it as it is."""
+        return self if steps is None else replace(self, steps=steps)
 
 
 @dataclass(frozen=True)

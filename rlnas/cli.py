@@ -262,8 +262,8 @@ def _require_same(run: Path, settings: TrainSettings, wanted: TrainSettings, con
 
 def _steps_done(run: Path) -> int:
     """Environment steps in a run's last checkpoint."""
-    from rlnas.agents.checkpoint import MANIFEST, load_checkpoint
     from rlnas.agents.training import CHECKPOINT
+    from rlnas.checkpoint import MANIFEST, load_checkpoint
 
     folder = run / CHECKPOINT
     return int(load_checkpoint(folder)[0].get("timesteps", 0)) if (folder / MANIFEST).exists() else 0
@@ -314,7 +314,7 @@ def _controller(run: Path, device: str) -> LSTMController:
 
 
 def _device(name: str) -> str:
-    from rlnas.evaluator import choose_device
+    from rlnas.device import choose_device
 
     return choose_device(name).type
 

@@ -6,24 +6,15 @@ fault: that is a :class:`Status` with the floor accuracy 0.0 and a message.
 
 from __future__ import annotations
 
-import math
-import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from rlnas.architecture import Architecture
-from rlnas.errors import ConfigurationError, RlnasError
-from rlnas.graph import count_flops, count_parameters
-from rlnas.task import FewShotTask, Task
-
-if TYPE_CHECKING:
-    import torch
-
-    from rlnas.adaptation import Adaptation
+from rlnas.task import Task
 
 
 class Status(StrEnum):
@@ -45,11 +36,13 @@ class Proposal:
         architecture: the design.
         task: the task it adapts on.
         seed: which replicate of the random weights.
+        steps: gradient steps of the adaptation, its fidelity; None for the evaluator's own number.
     """
 
     architecture: Architecture
     task: Task
     seed: int = 0
+    steps: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,31 +100,28 @@ LASTING = (Status.OK, Status.DIVERGED, Status.INVALID)
 """What follows from the proposal alone and is worth remembering; the rest may go better another time."""
 
 
-class SequentialEvaluator:
-    """Trains one network after another: the reference for every faster evaluator.
+class CachedEvaluator(ABC):
+    """Remembers evaluations and has each of several equal proposals trained once; how, a subclass says.
 
     Args:
-        adaptation: the inner loop; by default :class:`~rlnas.adaptation.Adaptation`'s own defaults.
-        device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``.
         cache_size: evaluations to remember by (canonical architecture, task digest, seed, fidelity); 0 for none.
-
-    Raises:
-        ConfigurationError: if the device is unknown or absent.
     """
 
-    def __init__(self, adaptation: Adaptation | None = None, device: str = "cpu", cache_size: int = 500_000) -> None:
-        from rlnas.adaptation import Adaptation
-
-        self.adaptation = adaptation or Adaptation()
-        self.device = choose_device(device)
+    def __init__(self, cache_size: int = 500_000) -> None:
         self.cache_size = cache_size
-        self._cache: OrderedDict[tuple[str, str, int], Evaluation] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, str, int, int | None], Evaluation] = OrderedDict()
 
+    @abstractmethod
     def spec(self) -> dict[str, Any]:
-        return {"kind": "sequential", "device": self.device.type, "adaptation": asdict(self.adaptation)}
+        """See :meth:`Evaluator.spec`."""
+
+    @abstractmethod
+    def _train_all(self, proposals: Sequence[Proposal]) -> list[Evaluation]:
+        """One evaluation for each of the proposals, all of them different, in the same order."""
 
     def evaluate(self, proposals: Sequence[Proposal]) -> list[Evaluation]:
-        keys = [(p.architecture.key, p.task.digest, p.seed) for p in proposals]
+        """See :meth:`Evaluator.evaluate`."""
+        keys = [(p.architecture.key, p.task.digest, p.seed, p.steps) for p in proposals]
         unknown = {key: p for key, p in zip(keys, proposals, strict=True) if key not in self._cache}
         trained = dict(zip(unknown, self._train_all(list(unknown.values())), strict=True))
         answers = []
@@ -148,64 +138,3 @@ class SequentialEvaluator:
         while len(self._cache) > self.cache_size:
             self._cache.popitem(last=False)
         return answers
-
-    def _train_all(self, proposals: Sequence[Proposal]) -> list[Evaluation]:
-        return [self._train(proposal) for proposal in proposals]
-
-    def _train(self, proposal: Proposal) -> Evaluation:
-        import torch
-
-        from rlnas.adaptation import adapt, score, standardise
-        from rlnas.network import build_network
-
-        task = proposal.task
-        if not isinstance(task, FewShotTask):
-            raise ConfigurationError(f"task {task.name} has no images to train on; use the evaluator of its table")
-        graph = proposal.architecture.graph(task.ways)
-        started = time.perf_counter()
-        try:
-            with torch.inference_mode(False), _one_thread():  # whoever plays the rollout may have gradients off
-                network = build_network(proposal.architecture, task, proposal.seed).to(self.device)
-                cost = count_parameters(graph, task.image_shape), count_flops(graph, task.image_shape)
-                support_x, support_y, query_x, query_y = standardise(task, self.device)
-                adapt(network, support_x, support_y, self.adaptation)
-                result = score(network, query_x, query_y)
-        except RlnasError as error:
-            return Evaluation(0.0, status=Status.INVALID, message=str(error))
-        except (MemoryError, RuntimeError) as error:  # torch reports a lack of CPU memory as a plain RuntimeError
-            memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-            status = Status.OUT_OF_MEMORY if memory else Status.CRASHED
-            return Evaluation(0.0, status=status, message=(str(error).splitlines() or [repr(error)])[0])
-        seconds = time.perf_counter() - started
-        if not math.isfinite(result.loss):
-            return Evaluation(0.0, None, Status.DIVERGED, seconds, *cost, message="the query loss is not finite")
-        return Evaluation(result.accuracy, result.loss, Status.OK, seconds, *cost)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Lets torch use one thread: sums are split by threads, so their last digits depend on how many there are."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that ``auto``, ``cpu`` or ``cuda`` names.
-
-    Raises:
-        ConfigurationError: if it is none of these, or CUDA is asked for where there is none.
-    """
-    import torch
-
-    if name not in ("auto", "cpu", "cuda"):
-        raise ConfigurationError(f"device must be auto, cpu or cuda, got {name!r}")
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise ConfigurationError("device cuda was asked for, but torch finds no CUDA device; use cpu or auto")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from math import prod, sqrt
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,10 @@ from rlnas.graph import (
     input_shapes,
 )
 from rlnas.task import FewShotTask
+
+Weights: TypeAlias = tuple[tuple[Tensor, ...], ...]
+"""For each node of a graph its parameters: of a convolution the kernel (out, in, k, k), the scale and the shift of its
+batch norm; of a fully connected layer the matrix (out, in) and the bias; of the others none."""
 
 
 class Network(nn.Module):
@@ -54,6 +59,13 @@ class Network(nn.Module):
             outputs[index] = module(total)
         return outputs[len(self.graph) - 1]
 
+    @torch.no_grad()
+    def load_weights(self, weights: Weights) -> None:
+        """Copy ``weights`` into the parameters."""
+        for node, values in zip(self.nodes, weights, strict=True):
+            for parameter, value in zip(node.parameters(), values, strict=True):
+                parameter.copy_(value)
+
 
 def build_network(architecture: Architecture, task: FewShotTask, seed: int = 0) -> Network:
     """The network of an architecture for a task, with the weights that ``seed`` draws.
@@ -71,14 +83,40 @@ def build_network(architecture: Architecture, task: FewShotTask, seed: int = 0) 
         network = Network(graph, task.image_shape)
     except ValueError as error:
         raise ConfigurationError(f"{architecture.text} does not fit {task.image_shape} images: {error}") from None
-    for index, node in enumerate(network.nodes):
-        generator = torch.Generator().manual_seed(_node_seed(architecture.key, task.digest, seed, index))
-        for parameter in node.parameters():
-            if parameter.ndim > 1:
-                fan_in = prod(parameter.shape[1:])
-                with torch.no_grad():
-                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * sqrt(2 / fan_in))
+    network.load_weights(random_weights(architecture, task, seed))
     return network
+
+
+def random_weights(architecture: Architecture, task: FewShotTask, seed: int = 0) -> Weights:
+    """The weights that ``seed`` draws for a network: He et al. 2015 scaling, biases 0, on the CPU.
+
+    Raises:
+        ValueError: if the task's images are too small for the architecture.
+    """
+    graph = architecture.graph(task.ways)
+    weights: list[tuple[Tensor, ...]] = []
+    for index, (node, shape) in enumerate(zip(graph, input_shapes(graph, task.image_shape), strict=True)):
+        kernel, *vectors = parameter_shapes(node.operation, shape) or [()]
+        if not kernel:
+            weights.append(())
+            continue
+        generator = torch.Generator().manual_seed(_node_seed(architecture.key, task.digest, seed, index))
+        drawn = torch.randn(kernel, generator=generator) * sqrt(2 / prod(kernel[1:]))
+        # A batch norm has a scale, which starts at 1, before its shift.
+        rest = [torch.full(size, float(i == 0 and len(vectors) == 2)) for i, size in enumerate(vectors)]
+        weights.append((drawn, *rest))
+    return tuple(weights)
+
+
+def parameter_shapes(operation: Operation, shape: Shape) -> tuple[tuple[int, ...], ...]:
+    """The shapes of an operation's parameters, as :data:`Weights` orders them, where it reads ``shape``."""
+    match operation:
+        case Conv(kernel, width):
+            return (width, shape[0], kernel, kernel), (width,), (width,)
+        case Dense(width) | Classifier(width):
+            return (width, prod(shape)), (width,)
+        case _:
+            return ()
 
 
 def _node_seed(*parts: object) -> int:

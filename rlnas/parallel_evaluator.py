@@ -15,7 +15,8 @@ from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
 from rlnas.errors import RlnasError, at_least
-from rlnas.evaluator import Evaluation, Proposal, SequentialEvaluator, Status
+from rlnas.evaluator import Evaluation, Proposal, Status
+from rlnas.sequential_evaluator import SequentialEvaluator
 
 if TYPE_CHECKING:
     from rlnas.adaptation import Adaptation
@@ -31,7 +32,7 @@ class ParallelEvaluator(SequentialEvaluator):
 
     Args:
         workers: number of processes.
-        adaptation: as for :class:`~rlnas.evaluator.SequentialEvaluator`.
+        adaptation: as for :class:`~rlnas.sequential_evaluator.SequentialEvaluator`.
         device: likewise.
         cache_size: likewise; the cache is kept here, not in the workers.
 

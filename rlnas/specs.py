@@ -7,9 +7,10 @@ from typing import Any
 
 from rlnas.architecture import Architecture
 from rlnas.errors import ConfigurationError, one_of
-from rlnas.evaluator import Evaluator, SequentialEvaluator
+from rlnas.evaluator import Evaluator
 from rlnas.parallel_evaluator import ParallelEvaluator
 from rlnas.search_space import CellSpace, ChainSpace, SearchSpace
+from rlnas.sequential_evaluator import SequentialEvaluator
 from rlnas.table import TableSpace
 from rlnas.tabular_evaluator import TabularEvaluator
 

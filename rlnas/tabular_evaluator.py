@@ -85,7 +85,7 @@ class TableSource(TaskSource):
 
 
 class TabularEvaluator:
-    """Looks proposals up in a table. The seed makes no difference; ``seconds`` is 0 and there is no loss.
+    """Looks proposals up in a table. Seed and steps make no difference; ``seconds`` is 0 and there is no loss.
 
     Designs of the table's own space are known, and cells of :class:`~rlnas.search_space.CellSpace` if the table is one
     of NAS-Bench-201's cells, whatever the width. Isomorphic cells have rows, and so values, of their own.

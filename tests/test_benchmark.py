@@ -21,8 +21,8 @@ from rlnas.agents.search_run import SearchRun, run_search
 from rlnas.agents.searchers import SEARCHERS, SearcherAgent
 from rlnas.agents.statistics import bootstrap_interval, summarise
 from rlnas.errors import CheckpointError, ConfigurationError, UnknownNameError
-from rlnas.evaluator import SequentialEvaluator
 from rlnas.search_space import ChainSpace
+from rlnas.sequential_evaluator import SequentialEvaluator
 from rlnas.store import EpisodeStore
 
 from .hidden import SPACE, HiddenEvaluator, HiddenSource, accuracy_of, hidden_env

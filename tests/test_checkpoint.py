@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from rlnas.agents import checkpoint
-from rlnas.agents.checkpoint import DATA, MANIFEST, SCHEMA_VERSION, TENSORS, load_checkpoint, save_checkpoint
+from rlnas import checkpoint
+from rlnas.checkpoint import DATA, MANIFEST, SCHEMA_VERSION, TENSORS, load_checkpoint, save_checkpoint
 from rlnas.errors import CheckpointError
 
 TENSOR: dict[str, Tensor] = {"weight": torch.arange(6.0).reshape(2, 3), "step": torch.tensor(4.0)}

@@ -12,9 +12,9 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from rlnas.agents.agent import Agent
-from rlnas.agents.checkpoint import save_checkpoint
 from rlnas.agents.controller import ControllerConfig, LSTMController
 from rlnas.agents.rollout import Rollout, collect
+from rlnas.checkpoint import save_checkpoint
 from rlnas.errors import CheckpointError, ConfigurationError
 
 from .hidden import hidden_env

@@ -23,10 +23,11 @@ from rlnas.digits import DigitsSource
 from rlnas.envs.design import DesignEnv
 from rlnas.episode import DesignEpisode
 from rlnas.errors import ConfigurationError, IllegalChoiceError, UnknownNameError
-from rlnas.evaluator import Evaluation, Evaluator, Proposal, SequentialEvaluator, Status
+from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
 from rlnas.registration import PRESETS
 from rlnas.replay import recompute
 from rlnas.search_space import CellSpace, ChainSpace
+from rlnas.sequential_evaluator import SequentialEvaluator
 from rlnas.store import EpisodeStore
 from rlnas.table import Table
 from rlnas.tabular_evaluator import TableSource, TabularEvaluator

@@ -11,11 +11,13 @@ import torch
 
 from rlnas import network as network_module
 from rlnas.adaptation import Adaptation
+from rlnas.device import choose_device
 from rlnas.digits import DigitsSource
 from rlnas.errors import ConfigurationError
-from rlnas.evaluator import Evaluation, Evaluator, Proposal, SequentialEvaluator, Status, choose_device
+from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
 from rlnas.graph import count_flops, count_parameters
 from rlnas.search_space import CellSpace, ChainSpace
+from rlnas.sequential_evaluator import SequentialEvaluator
 from rlnas.tabular_evaluator import TableTask
 from rlnas.task import FewShotTask
 

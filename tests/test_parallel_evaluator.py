@@ -18,10 +18,11 @@ from rlnas.adaptation import Adaptation
 from rlnas.architecture import Architecture
 from rlnas.digits import DigitsSource
 from rlnas.errors import ConfigurationError, RlnasError
-from rlnas.evaluator import Evaluation, Evaluator, Proposal, SequentialEvaluator, Status
+from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
 from rlnas.graph import Graph
 from rlnas.parallel_evaluator import ParallelEvaluator
 from rlnas.search_space import ChainSpace
+from rlnas.sequential_evaluator import SequentialEvaluator
 from rlnas.specs import evaluator_from_spec
 from rlnas.task import Task
 

@@ -21,12 +21,12 @@ from rlnas.evaluator import (
     Evaluation,
     Evaluator,
     Proposal,
-    SequentialEvaluator,
     Status,
 )
 from rlnas.replay import BATCH, Difference, recompute, render_steps
 from rlnas.reward import random_reference, reward_of
 from rlnas.search_space import CellSpace, ChainSpace, SearchSpace
+from rlnas.sequential_evaluator import SequentialEvaluator
 from rlnas.specs import evaluator_from_spec
 from rlnas.store import EpisodeStore
 from rlnas.task import Task

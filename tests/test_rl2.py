@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from rlnas.agents import rl2
-from rlnas.agents.checkpoint import load_checkpoint, save_checkpoint
 from rlnas.agents.controller import LSTMController
 from rlnas.agents.ppo import generalised_advantage
 from rlnas.agents.rl2 import RL2, RL2Config
 from rlnas.agents.rollout import collect
 from rlnas.agents.search_run import run_search
 from rlnas.agents.searchers import MemoryWiped
+from rlnas.checkpoint import load_checkpoint, save_checkpoint
 from rlnas.episode import DesignEpisode
 from rlnas.errors import CheckpointError, ConfigurationError
 from rlnas.search_space import ChainSpace

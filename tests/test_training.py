@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from rlnas.agents import training
-from rlnas.agents.checkpoint import MANIFEST
 from rlnas.agents.controller import LSTMController
 from rlnas.agents.rl2 import RL2Config
 from rlnas.agents.training import AGENT, CHECKPOINT, EPISODES, SETTINGS, TrainSettings, begin_run, read_run, train
+from rlnas.checkpoint import MANIFEST
 from rlnas.episode import DesignEpisode
 from rlnas.errors import CheckpointError, ConfigurationError, UnknownNameError
 from rlnas.store import EpisodeStore
