@@ -1,9 +1,11 @@
-"""Where networks are trained: the device, and one thread of it."""
+"""Where networks are trained: the device, its memory, and one thread of it."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlnas.errors import ConfigurationError
@@ -39,3 +41,16 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not available:
         raise ConfigurationError("device cuda was asked for, but torch finds no CUDA device; use cpu or auto")
     return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can be had on a device without swapping; of a system that does not tell, half of what it has."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    table = Path("/proc/meminfo")
+    if table.exists():
+        entries = dict(line.split(":") for line in table.read_text().splitlines())
+        return int(entries["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

@@ -26,6 +26,7 @@ from rlnas.graph import (
     GlobalPool,
     Graph,
     MaxPool,
+    Node,
     Operation,
     Shape,
     input_shapes,
@@ -51,13 +52,22 @@ class Network(nn.Module):
         self.nodes = nn.ModuleList(_module(n.operation, s) for n, s in zip(graph, shapes, strict=True))
 
     def forward(self, images: Tensor) -> Tensor:
+        return self._outputs(images, len(self.graph))[len(self.graph) - 1]
+
+    def embed(self, images: Tensor) -> Tensor:
+        """What the classifier reads, of shape (N, features); a single 0 where no path from the image reaches it."""
+        last = self.graph[-1]
+        if isinstance(last.operation, Constant):
+            return images.new_zeros(len(images), 1)
+        outputs = self._outputs(images, len(self.graph) - 1)
+        return _sum(outputs, last).flatten(1)
+
+    def _outputs(self, images: Tensor, count: int) -> dict[int, Tensor]:
+        """What each of the first ``count`` nodes gives."""
         outputs = {INPUT: images}
-        for index, (node, module) in enumerate(zip(self.graph, self.nodes, strict=True)):
-            total = outputs[node.inputs[0]]
-            for source in node.inputs[1:]:
-                total = total + outputs[source]
-            outputs[index] = module(total)
-        return outputs[len(self.graph) - 1]
+        for index in range(count):
+            outputs[index] = self.nodes[index](_sum(outputs, self.graph[index]))
+        return outputs
 
     @torch.no_grad()
     def load_weights(self, weights: Weights) -> None:
@@ -94,18 +104,21 @@ def random_weights(architecture: Architecture, task: FewShotTask, seed: int = 0)
         ValueError: if the task's images are too small for the architecture.
     """
     graph = architecture.graph(task.ways)
-    weights: list[tuple[Tensor, ...]] = []
-    for index, (node, shape) in enumerate(zip(graph, input_shapes(graph, task.image_shape), strict=True)):
-        kernel, *vectors = parameter_shapes(node.operation, shape) or [()]
-        if not kernel:
-            weights.append(())
-            continue
-        generator = torch.Generator().manual_seed(_node_seed(architecture.key, task.digest, seed, index))
-        drawn = torch.randn(kernel, generator=generator) * sqrt(2 / prod(kernel[1:]))
-        # A batch norm has a scale, which starts at 1, before its shift.
-        rest = [torch.full(size, float(i == 0 and len(vectors) == 2)) for i, size in enumerate(vectors)]
-        weights.append((drawn, *rest))
-    return tuple(weights)
+    nodes = enumerate(zip(graph, input_shapes(graph, task.image_shape), strict=True))
+    replicate = architecture.key, task.digest, seed
+    return tuple(draw_parameters(node.operation, shape, (*replicate, index)) for index, (node, shape) in nodes)
+
+
+def draw_parameters(operation: Operation, shape: Shape, seed: tuple[object, ...]) -> tuple[Tensor, ...]:
+    """An operation's parameters where it reads ``shape``, as ``seed`` draws them; see :func:`random_weights`."""
+    kernel, *vectors = parameter_shapes(operation, shape) or [()]
+    if not kernel:
+        return ()
+    generator = torch.Generator().manual_seed(_seed_of(seed))
+    drawn = torch.randn(kernel, generator=generator) * sqrt(2 / prod(kernel[1:]))
+    # A batch norm has a scale, which starts at 1, before its shift.
+    rest = [torch.full(size, float(i == 0 and len(vectors) == 2)) for i, size in enumerate(vectors)]
+    return (drawn, *rest)
 
 
 def parameter_shapes(operation: Operation, shape: Shape) -> tuple[tuple[int, ...], ...]:
@@ -119,7 +132,15 @@ def parameter_shapes(operation: Operation, shape: Shape) -> tuple[tuple[int, ...
             return ()
 
 
-def _node_seed(*parts: object) -> int:
+def _sum(outputs: dict[int, Tensor], node: Node) -> Tensor:
+    """What a node reads."""
+    total = outputs[node.inputs[0]]
+    for source in node.inputs[1:]:
+        total = total + outputs[source]
+    return total
+
+
+def _seed_of(parts: tuple[object, ...]) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1
 
 

@@ -13,11 +13,18 @@ TASK_OPTIONS = (*(field.name for field in fields(FewShotOptions)), "image_size")
 """What a person may say of how tasks are drawn from images."""
 
 
-def learner_options(texts: Iterable[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def learner_options(
+    texts: Iterable[str], defaults: Mapping[str, Any], field: str = "learner's setting"
+) -> dict[str, Any]:
     """Numbers by name, each of the type of its default.
 
     >>> learner_options(["epochs=3", "clip=0.1"], {"epochs": 6, "clip": 0.2})
     {'epochs': 3, 'clip': 0.1}
+
+    Args:
+        texts: of the form ``NAME=NUMBER``.
+        defaults: a number by each name that is allowed.
+        field: what errors call it.
 
     Raises:
         ConfigurationError: if a name is not among the defaults' or a value is no number of that type.
@@ -25,12 +32,46 @@ def learner_options(texts: Iterable[str], defaults: Mapping[str, Any]) -> dict[s
     values: dict[str, Any] = {}
     for text in texts:
         name, _, value = text.partition("=")
-        kind = type(defaults[one_of("learner's setting", name, defaults)])
+        kind = type(defaults[one_of(field, name, defaults)])
         try:
             values[name] = kind(value)
         except ValueError:
             form = "a whole number" if kind is int else "a number"
-            raise ConfigurationError(f"learner's setting {name!r} must be {form}, got {text!r}") from None
+            raise ConfigurationError(f"{field} {name!r} must be {form}, got {text!r}") from None
+    return values
+
+
+def adaptation_options(texts: Iterable[str]) -> dict[str, Any]:
+    """Numbers of an inner loop by name.
+
+    >>> adaptation_options(["steps=5", "learning_rate=0.1"])
+    {'steps': 5, 'learning_rate': 0.1}
+
+    Raises:
+        ConfigurationError: as :func:`learner_options`.
+    """
+    numbers = {"steps": 15, "learning_rate": 0.03, "momentum": 0.9, "clip": 1.0}
+    return learner_options(texts, numbers, "adaptation option")
+
+
+def space_options(texts: Iterable[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Whole numbers by name, or several with commas between them where the default is several.
+
+    >>> space_options(["max_layers=3", "widths=8,16"], {"max_layers": 6, "widths": (8, 16, 32)})
+    {'max_layers': 3, 'widths': (8, 16)}
+
+    Raises:
+        ConfigurationError: if a name is not among the defaults' or a value has another form.
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        several = isinstance(defaults[one_of("space option", name, defaults)], tuple)
+        parts = value.split(",")
+        if not all(part.isdecimal() for part in parts) or (len(parts) > 1 and not several):
+            form = "whole numbers, such as 8,16" if several else "a whole number"
+            raise ConfigurationError(f"space option {name!r} must be {form}, got {text!r}")
+        values[name] = tuple(map(int, parts)) if several else int(value)
     return values
 
 

@@ -6,39 +6,52 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlnas.device import choose_device, one_thread
-from rlnas.errors import ConfigurationError, RlnasError
+from rlnas.errors import CheckpointError, ConfigurationError, RlnasError
 from rlnas.evaluator import CachedEvaluator, Evaluation, Proposal, Status
 from rlnas.graph import count_flops, count_parameters
 from rlnas.task import FewShotTask
 
 if TYPE_CHECKING:
-    from rlnas.adaptation import Adaptation
+    from rlnas.adaptation import Adaptation, Score
+    from rlnas.initialisation import Initialisation
 
 
 class SequentialEvaluator(CachedEvaluator):
     """Trains one network after another: the reference for every faster evaluator.
 
     Args:
-        adaptation: the inner loop; by default :class:`~rlnas.adaptation.Adaptation`'s own defaults.
+        adaptation: the inner loop; by default that of ``init``, or :class:`~rlnas.adaptation.Adaptation`'s defaults.
         device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``.
         cache_size: evaluations to remember; 0 for none.
+        init: the meta-learned start of every network, or its folder; None for seeded random starts.
 
     Raises:
-        ConfigurationError: if the device is unknown or absent.
+        ConfigurationError: if the device is unknown or absent, or the adaptation has no start that serves it.
+        CheckpointError: if the start cannot be read.
     """
 
-    def __init__(self, adaptation: Adaptation | None = None, device: str = "cpu", cache_size: int = 500_000) -> None:
-        from rlnas.adaptation import Adaptation
+    kind: ClassVar[str] = "sequential"
+
+    def __init__(
+        self,
+        adaptation: Adaptation | None = None,
+        device: str = "cpu",
+        cache_size: int = 500_000,
+        init: Initialisation | str | Path | None = None,
+    ) -> None:
+        from rlnas.initialisation import matched
 
         super().__init__(cache_size)
-        self.adaptation = adaptation or Adaptation()
+        self.adaptation, self.init = matched(adaptation, init)
         self.device = choose_device(device)
 
     def spec(self) -> dict[str, Any]:
-        return {"kind": "sequential", "device": self.device.type, "adaptation": asdict(self.adaptation)}
+        start = {} if self.init is None else {"init": self.init.spec()}
+        return {"kind": self.kind, "device": self.device.type, "adaptation": asdict(self.adaptation), **start}
 
     def _train_all(self, proposals: Sequence[Proposal]) -> list[Evaluation]:
         return [self._train(proposal) for proposal in proposals]
@@ -46,8 +59,9 @@ class SequentialEvaluator(CachedEvaluator):
     def _train(self, proposal: Proposal) -> Evaluation:
         import torch
 
-        from rlnas.adaptation import adapt, score, standardise
-        from rlnas.network import build_network
+        from rlnas.adaptation import adapt, score, score_by_comparison, standardise
+        from rlnas.initialisation import start
+        from rlnas.network import Network
 
         task = proposal.task
         if not isinstance(task, FewShotTask):
@@ -56,18 +70,40 @@ class SequentialEvaluator(CachedEvaluator):
         started = time.perf_counter()
         try:
             with torch.inference_mode(False), one_thread():  # whoever plays the rollout may have gradients off
-                network = build_network(proposal.architecture, task, proposal.seed).to(self.device)
+                weights, rates = start(proposal.architecture, task, proposal.seed, self.init)
+                network = Network(graph, task.image_shape)
+                network.load_weights(weights)
+                network.to(self.device)
                 cost = count_parameters(graph, task.image_shape), count_flops(graph, task.image_shape)
                 support_x, support_y, query_x, query_y = standardise(task, self.device)
-                adapt(network, support_x, support_y, self.adaptation.with_steps(proposal.steps))
-                result = score(network, query_x, query_y)
-        except RlnasError as error:
-            return Evaluation(0.0, status=Status.INVALID, message=str(error))
-        except (MemoryError, RuntimeError) as error:  # torch reports a lack of CPU memory as a plain RuntimeError
-            memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-            status = Status.OUT_OF_MEMORY if memory else Status.CRASHED
-            return Evaluation(0.0, status=status, message=(str(error).splitlines() or [repr(error)])[0])
-        seconds = time.perf_counter() - started
-        if not math.isfinite(result.loss):
-            return Evaluation(0.0, None, Status.DIVERGED, seconds, *cost, message="the query loss is not finite")
-        return Evaluation(result.accuracy, result.loss, Status.OK, seconds, *cost)
+                adapt(network, support_x, support_y, self.adaptation.with_steps(proposal.steps), rates)
+                if self.adaptation.adapts == "none":
+                    head = tuple(tensor.to(self.device) for tensor in self.init.head) if self.init else ()
+                    result = score_by_comparison(network, support_x, support_y, query_x, query_y, head)
+                else:
+                    result = score(network, query_x, query_y)
+        except CheckpointError:
+            raise  # the start is at fault, not the candidate
+        except (RlnasError, MemoryError, RuntimeError) as error:
+            return failed(error)
+        return judged(result, time.perf_counter() - started, *cost)
+
+
+def judged(score: Score, seconds: float, parameters: int, flops: int) -> Evaluation:
+    """The evaluation of a network that was trained and scored."""
+    if not math.isfinite(score.loss):
+        message = "the query loss is not finite"
+        return Evaluation(0.0, None, Status.DIVERGED, seconds, parameters, flops, message)
+    return Evaluation(score.accuracy, score.loss, Status.OK, seconds, parameters, flops)
+
+
+def failed(error: Exception) -> Evaluation:
+    """The evaluation of a network that could not be trained."""
+    import torch
+
+    if isinstance(error, RlnasError):
+        return Evaluation(0.0, status=Status.INVALID, message=str(error))
+    # torch reports a lack of CPU memory as a plain RuntimeError
+    memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    status = Status.OUT_OF_MEMORY if memory else Status.CRASHED
+    return Evaluation(0.0, status=status, message=(str(error).splitlines() or [repr(error)])[0])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from rlnas.architecture import Architecture
+from rlnas.batched_evaluator import BatchedEvaluator
 from rlnas.errors import ConfigurationError, one_of
 from rlnas.evaluator import Evaluator
 from rlnas.parallel_evaluator import ParallelEvaluator
@@ -42,37 +44,53 @@ def architecture_from_json(data: Mapping[str, Any]) -> Architecture:
     return space_from_spec(data["space"]).decode(data["choices"])
 
 
-def evaluator_from_spec(spec: Mapping[str, Any], **options: Any) -> Evaluator:
+def evaluator_from_spec(
+    spec: Mapping[str, Any], *, workers: int = 1, timeout: float | None = None, **options: Any
+) -> Evaluator:
     """The evaluator that :meth:`Evaluator.spec` described; it gives equal results. What is left out is the default.
 
     Args:
         spec: the description.
+        workers: processes that train, see :class:`ParallelEvaluator`; 1 is this one unless there is a ``timeout``. A
+            table, which trains nothing, is always read in this process.
+        timeout: seconds that a worker may take for a share of proposals; None for as long as it likes.
         options: of the evaluator's kind, in place of those described; such as ``cache_size``, which no description has.
+            Where there are worker processes, also ``share``.
 
     Raises:
         ConfigurationError: if its kind is unknown, an option is, or its device is absent here.
     """
     make = EVALUATORS[one_of("evaluator", str(spec.get("kind")), EVALUATORS)]
+    if make is not _table and (workers != 1 or timeout is not None):
+        here = {name: options.pop(name) for name in ("share", "cache_size") if name in options}
+        return ParallelEvaluator(workers, {**spec, **options}, timeout=timeout, **here)
     try:
         return make(**{option: value for option, value in {**spec, **options}.items() if option != "kind"})
     except TypeError as error:
         raise ConfigurationError(f"evaluator {spec['kind']!r}: {error}") from None
 
 
-def _sequential(adaptation: Mapping[str, Any] | None = None, workers: int = 1, **options: Any) -> Evaluator:
+def _training(
+    make: type[SequentialEvaluator],
+    adaptation: Mapping[str, Any] | None = None,
+    init: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Evaluator:
     from rlnas.adaptation import Adaptation
+    from rlnas.initialisation import Initialisation
 
-    inner_loop = Adaptation(**adaptation or {})
-    return (
-        SequentialEvaluator(inner_loop, **options)
-        if workers == 1
-        else ParallelEvaluator(workers, inner_loop, **options)
-    )
+    inner_loop = None if adaptation is None else Adaptation(**adaptation)
+    start = None if init is None else Initialisation.from_spec(init)
+    return make(inner_loop, init=start, **options)
 
 
 def _table(**options: Any) -> Evaluator:
     return TabularEvaluator.from_spec(options)
 
 
-EVALUATORS: dict[str, Callable[..., Evaluator]] = {"sequential": _sequential, "table": _table}
+EVALUATORS: dict[str, Callable[..., Evaluator]] = {
+    "batched": partial(_training, BatchedEvaluator),
+    "sequential": partial(_training, SequentialEvaluator),
+    "table": _table,
+}
 """How to make each kind of evaluator from its description's options; add your own kind here."""

@@ -10,7 +10,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rlnas.adaptation import Adaptation, adapt, score, standardise
+from rlnas.adaptation import (
+    METHODS,
+    Adaptation,
+    adapt,
+    class_means,
+    prototype_logits,
+    relation_logits,
+    relation_shapes,
+    score,
+    score_by_comparison,
+    standardise,
+)
 from rlnas.digits import DigitsSource
 from rlnas.errors import ConfigurationError
 from rlnas.network import Network, build_network
@@ -176,8 +187,138 @@ def test_scoring_changes_nothing() -> None:
         ({"learning_rate": math.inf}, "learning_rate must be a positive number, got inf"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
         ({"momentum": math.nan}, "momentum must be"),
+        ({"method": "mamal"}, "unknown adaptation 'mamal'; did you mean 'maml'?"),
+        ({"clip": 0.0}, "clip must be a positive number or None, got 0.0"),
+        ({"clip": math.nan}, "clip must be"),
     ],
 )
 def test_options_are_checked(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         Adaptation(**options)
+
+
+def test_every_start_that_serves_is_a_method() -> None:
+    assert all(start in METHODS for method in METHODS.values() for start in method.starts)
+
+
+def test_clipping_bounds_the_whole_gradient() -> None:
+    """Without momentum, a step moves all parameters together by at most rate x clip, in the gradient's direction."""
+    support_x, support_y, _, _ = standardise(TASK, CPU)
+    moves = []
+    for clip in (None, 0.1, 1e6):
+        net = network()
+        before = torch.cat([p.detach().flatten() for p in net.parameters()])
+        adapt(net, support_x, support_y, Adaptation(1, 0.5, 0.0, clip=clip))
+        moves.append(torch.cat([p.detach().flatten() for p in net.parameters()]) - before)
+    free, short, loose = moves
+    assert free.norm() > 0.06
+    assert short.norm().item() == pytest.approx(0.05, rel=1e-3)
+    assert torch.allclose(short / short.norm(), free / free.norm(), atol=1e-4)
+    assert torch.equal(loose, free)
+
+
+def test_anil_changes_the_classifier_alone() -> None:
+    support_x, support_y, _, _ = standardise(TASK, CPU)
+    net, reference = network(), network()
+    adapt(net, support_x, support_y, Adaptation(4, 0.1, 0.9, "anil"))
+    for module in reference.nodes[:-1]:
+        module.requires_grad_(False)
+    optimiser = torch.optim.SGD(reference.nodes[-1].parameters(), lr=0.1, momentum=0.9)
+    for _ in range(4):
+        optimiser.zero_grad()
+        F.cross_entropy(reference.train()(support_x), support_y).backward()
+        optimiser.step()
+    for mine, its in zip(net.parameters(), reference.parameters(), strict=True):
+        assert torch.allclose(mine, its, atol=1e-6)
+    assert torch.allclose(net.nodes[0][1].running_mean, net.nodes[0][0](support_x).mean((0, 2, 3)), atol=1e-5)
+
+
+def test_meta_sgd_steps_each_parameter_at_its_own_rate() -> None:
+    support_x, support_y, _, _ = standardise(TASK, CPU)
+    net, reference = network(), network()
+    rates = tuple(
+        tuple(torch.full_like(p, 0.1 * (i % 3)) for p in node.parameters()) for i, node in enumerate(net.nodes)
+    )
+    adapt(net, support_x, support_y, Adaptation(1, 0.1, 0.9, "meta-sgd"), rates)
+    adapt(reference, support_x, support_y, Adaptation(1, 0.1, 0.9))
+    for i, (mine, its) in enumerate(zip(net.nodes, reference.nodes, strict=True)):
+        for a, b, c in zip(mine.parameters(), its.parameters(), network().nodes[i].parameters(), strict=True):
+            assert torch.allclose(a - c, (i % 3) * (b - c), atol=1e-6)
+    with pytest.raises(ConfigurationError, match="meta-sgd needs the rates"):
+        adapt(network(), support_x, support_y, Adaptation(method="meta-sgd"))
+
+
+@pytest.mark.parametrize("method", ["prototype", "relation"])
+def test_a_comparison_takes_no_steps(method: str) -> None:
+    support_x, support_y, _, _ = standardise(TASK, CPU)
+    net = network()
+    before = deepcopy(list(net.parameters()))
+    adapt(net, support_x, support_y, Adaptation(5, method=method))
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), before, strict=True))
+    assert torch.allclose(net.nodes[0][1].running_mean, net.nodes[0][0](support_x).mean((0, 2, 3)), atol=1e-5)
+
+
+def test_prototypes_by_hand() -> None:
+    support = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 4.0], [0.0, 6.0]])
+    labels = torch.tensor([0, 0, 1, 1])
+    assert class_means(support, labels, 2).tolist() == [[1.0, 0.0], [0.0, 5.0]]
+    logits = prototype_logits(support, labels, torch.tensor([[1.0, 1.0], [3.0, 4.0]]), 2)
+    distances = torch.tensor([[1.0, 17.0], [20.0, 10.0]])  # squared
+    assert torch.allclose(logits.log_softmax(1), (-distances / math.sqrt(2)).log_softmax(1), atol=1e-6)
+
+
+def draw_embeddings(*batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
+    generator = torch.Generator().manual_seed(0)
+    support, query = (torch.randn(*batch, n, 7, generator=generator, dtype=torch.float64) for n in (9, 5))
+    order = torch.argsort(torch.rand(*batch, 9, generator=generator))
+    head = tuple(torch.randn(s, generator=generator, dtype=torch.float64) for s in relation_shapes())
+    return support, order % 3, query, head
+
+
+def test_comparisons_take_batches() -> None:
+    support, labels, query, head = draw_embeddings(2, 4)
+    prototypes, relations = (
+        prototype_logits(support, labels, query, 3),
+        relation_logits(head, support, labels, query, 3),
+    )
+    assert prototypes.shape == relations.shape == (2, 4, 5, 3)
+    for i, j in np.ndindex(2, 4):
+        one = support[i, j], labels[i, j], query[i, j], 3
+        assert torch.allclose(prototypes[i, j], prototype_logits(*one))
+        assert torch.allclose(relations[i, j], relation_logits(head, *one))
+
+
+def test_comparisons_do_not_care_how_classes_and_features_are_numbered() -> None:
+    support, labels, query, head = draw_embeddings()
+    features, classes = torch.tensor([3, 6, 0, 2, 5, 1, 4]), torch.tensor([2, 0, 1])
+    for compare in (prototype_logits, lambda *task: relation_logits(head, *task)):
+        logits = compare(support, labels, query, 3)
+        assert torch.allclose(compare(support[:, features], labels, query[:, features], 3), logits)
+        assert torch.allclose(compare(support, classes[labels], query, 3)[:, classes], logits)
+        assert logits.std() > 0.01
+
+
+def test_a_relation_does_not_care_for_the_embeddings_scale_and_serves_any_size() -> None:
+    support, labels, query, head = draw_embeddings()
+    logits = relation_logits(head, support, labels, query, 3)
+    assert torch.allclose(relation_logits(head, 100 * support, labels, 100 * query, 3), logits, rtol=1e-3)
+    assert relation_logits(head, support[:, :2], labels, query[:, :2], 3).shape == (5, 3)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_comparison_scores_queries_one_by_one(text: str) -> None:
+    support_x, support_y, query_x, query_y = standardise(TASK, CPU)
+    net = network(text)
+    found = score_by_comparison(net, support_x, support_y, query_x, query_y)
+    with torch.no_grad():
+        net.train()
+        means = class_means(net.embed(support_x), support_y, TASK.ways)
+        net.eval()
+        nearest = [torch.cdist(net.embed(image[None]), means).argmin().item() for image in query_x]
+    assert found.accuracy == pytest.approx(np.mean(np.array(nearest) == query_y.numpy()))
+    assert found.accuracy > 1 / TASK.ways
+
+
+def test_a_constant_network_compares_to_chance() -> None:
+    net = build_network(CellSpace().decode([0] * 6), TASK)
+    assert score_by_comparison(net, *standardise(TASK, CPU)).accuracy == pytest.approx(1 / TASK.ways)

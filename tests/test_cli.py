@@ -26,6 +26,8 @@ from PIL import Image
 from rlnas.agents.controller import ControllerConfig, LSTMController
 from rlnas.cli import main
 from rlnas.episode import DesignEpisode
+from rlnas.initialisation import Initialisation
+from rlnas.progress import Progress
 from rlnas.registration import PRESETS
 from rlnas.replay_terminal import step_through
 from rlnas.specs import space_from_spec
@@ -157,6 +159,15 @@ def searched(trained: Path) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def learned_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A meta-learned start for the space of the trained agent."""
+    out = tmp_path_factory.mktemp("start") / "init"
+    options = ("--adaptation-option", "steps=2", "--iterations", 2, "--device", "cpu")
+    assert "tensors from 2 iterations, accuracy 0." in succeed("meta-train", *options, "--out", out)
+    return out
+
+
 class TestWholeRuns:
     def test_train_leaves_a_run(self, trained: Path) -> None:
         assert {path.name for path in trained.iterdir()} == {
@@ -238,6 +249,65 @@ class TestWholeRuns:
         assert "finished" in succeed("train", "--resume", "--out", tmp_path / "run")
 
 
+class TestMetaTrain:
+    def test_a_start_is_learned_and_used_by_every_command(
+        self, learned_start: Path, trained: Path, tmp_path: Path
+    ) -> None:
+        digest = Initialisation.load(learned_start).digest
+        few = ("--trials", 1, "--designs", 1, "--init", learned_start)
+        succeed("bench", "--agents", "random", "--seeds", 1, *few, "--out", tmp_path / "bench")
+        succeed("search", "--agent", trained, *few, "--adaptation-option", "steps=3", "--out", tmp_path / "search")
+        for out, steps in (("bench", 2), ("search", 3)):
+            for episode in episodes_of(tmp_path / out):
+                assert episode.env["evaluator"]["init"] == {"path": str(learned_start), "digest": digest}
+                assert episode.env["evaluator"]["adaptation"]["method"] == "fomaml"
+                assert episode.env["evaluator"]["adaptation"]["steps"] == steps
+        assert succeed("replay", tmp_path / "bench", "--recompute") == "1 designs trained again: all equal\n"
+
+    def test_a_run_from_a_start_goes_on_from_any_folder(
+        self, learned_start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(learned_start.parent)
+        succeed("train", *SMALL, "--init", learned_start.name, "--steps", 1, "--out", tmp_path / "run")
+        monkeypatch.chdir("/")
+        assert "finished" in succeed("train", "--resume", "--out", tmp_path / "run")
+        assert "finished" in succeed("train", "--resume", "--init", learned_start, "--out", tmp_path / "run")
+        (episode, *_) = episodes_of(tmp_path / "run")
+        assert episode.env["evaluator"]["init"]["path"] == str(learned_start)
+        outcome = call("train", "--resume", "--init", learned_start, "--adaptation", "sgd", "--out", tmp_path / "run")
+        assert_refused(outcome)
+        assert "was begun with evaluator" in outcome.err
+
+    def test_json_says_what_was_learned(self, tmp_path: Path) -> None:
+        space = ("--space", "chain", "--space-option", "max_layers=2", "--space-option", "widths=4")
+        options = ("--adaptation", "prototype", "--iterations", 2, "--set", "episodes=3", "--device", "cpu", "--json")
+        line = succeed("meta-train", *space, "--tasks", "digits:val", *options, "--out", tmp_path / "init")
+        told, init = json.loads(line), Initialisation.load(tmp_path / "init")
+        assert told["iterations"] == 2
+        assert told["digest"] == init.digest
+        assert told["tensors"] == len(init.weights)
+        assert init.adaptation.method == "prototype"
+        assert init.about["space"]["widths"] == [4]
+        assert init.about["tasks"][1] == "val"
+        assert init.about["meta_training"]["episodes"] == 3
+
+    def test_without_a_start_the_plain_adaptation_can_be_chosen(self, tmp_path: Path) -> None:
+        options = ("--adaptation", "sgd", "--adaptation-option", "steps=1", "--trials", 1, "--designs", 1, "--seeds", 1)
+        succeed("bench", "--agents", "random", *options, "--out", tmp_path / "out")
+        (episode,) = episodes_of(tmp_path / "out")
+        assert episode.env["evaluator"]["adaptation"]["steps"] == 1
+
+    def test_a_stopped_training_keeps_its_start(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def advance(self: Progress, *figures: object) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(Progress, "advance", advance)
+        outcome = call("meta-train", "--iterations", 10**6, "--device", "cpu", "--out", tmp_path / "init")
+        assert outcome.status == 128 + signal.SIGTERM
+        assert "from 1 iterations" in outcome.out
+        assert Initialisation.load(tmp_path / "init").about["meta_training"]["iterations_done"] == 1
+
+
 class TestEnvs:
     def test_the_table_names_every_environment(self) -> None:
         lines = succeed("envs").splitlines()
@@ -260,7 +330,7 @@ class TestHelp:
         assert "rlnas.registration" in imported
         assert not {"torch", "stable_baselines3", "sklearn", "matplotlib"} & imported
 
-    @pytest.mark.parametrize("command", ["envs", "train", "search", "bench", "replay"])
+    @pytest.mark.parametrize("command", ["envs", "train", "meta-train", "search", "bench", "replay"])
     def test_every_command_explains_itself(self, command: str) -> None:
         assert command in succeed("--help")
         text = succeed(command, "--help")
@@ -536,6 +606,21 @@ MISTAKES: dict[str, tuple[Sequence[object] | Callable[[Path, Path], list[object]
     "task option that is none": (["bench", "--task-option", "kind=omniglot"], "unknown task option 'kind'"),
     "table": (["bench", "--tasks", "table:t.npz:all"], "TabularEvaluator"),
     "unknown device": (["train", "--device", "gpu"], "cuda"),
+    "adaptation without a start": (["bench", "--adaptation", "maml"], "`rlnas meta-train` makes one"),
+    "unknown adaptation": (["bench", "--adaptation", "mamal"], "did you mean 'maml'"),
+    "unknown adaptation option": (["bench", "--adaptation-option", "step=1"], "did you mean 'steps'"),
+    "missing start": (["train", "--init", "/no/such"], "/no/such"),
+    "start that is an agent": (lambda tmp, run: ["bench", "--init", run / "agent"], "holds no meta-learned start"),
+    "adaptation that learns no start": (["meta-train", "--out", "runs/init", "--adaptation", "sgd"], "'sgd'"),
+    "unknown space": (["meta-train", "--out", "runs/init", "--space", "chains"], "did you mean 'chain'"),
+    "unknown space option": (
+        ["meta-train", "--out", "runs/init", "--space", "cell", "--space-option", "widths=4"],
+        "did you mean 'width'",
+    ),
+    "space option without a space": (["meta-train", "--out", "runs/init", "--space-option", "width=4"], "--space"),
+    "start that is there already": (lambda tmp, run: ["meta-train", "--out", run / "agent"], "choose another --out"),
+    "no time": (["meta-train", "--out", "runs/init", "--minutes", "0"], "minutes must be a positive number"),
+    "unknown setting of the outer loop": (["meta-train", "--out", "runs/init", "--set", "rate=1"], "learning_rate"),
     "resume without a folder": (["train", "--resume"], "--out"),
     "resume of no run": (["train", "--resume", "--out", "/no/such/run"], "/no/such/run"),
     "resume with another setting": (lambda tmp, run: ["train", "--resume", "--out", run, "--seed", 1], "seed = 0"),

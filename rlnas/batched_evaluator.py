@@ -1,0 +1,245 @@
+"""Many different networks trained at once, each on a task of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from rlnas.device import free_memory, one_thread
+from rlnas.errors import CheckpointError, ConfigurationError, RlnasError, at_least
+from rlnas.evaluator import Evaluation, Proposal, Status
+from rlnas.graph import Constant, Graph, count_flops, count_parameters, input_shapes
+from rlnas.sequential_evaluator import SequentialEvaluator, failed, judged
+from rlnas.task import FewShotTask
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rlnas.adaptation import Adaptation, Score
+    from rlnas.initialisation import Initialisation
+
+QUERY_TILE = 25
+"""Query images that are computed together."""
+
+CUDA_TILES = (5, 25)
+"""Numbers of support images that are computed together on CUDA, so that tasks of different sizes share kernels."""
+
+CACHE_BYTES = 64e6
+"""What the networks of one population may need together on a CPU: a few times its cache. Measured by
+``benchmarks/evaluator.py``: larger populations wait for memory, smaller ones for the interpreter."""
+
+
+class BatchedEvaluator(SequentialEvaluator):
+    """Trains many different networks in lock-step on one device: see :mod:`rlnas.population`.
+
+    What a proposal is worth does not depend on what is evaluated beside it; on a CPU, not in the last bit. It equals
+    what :class:`~rlnas.sequential_evaluator.SequentialEvaluator` says but for the order in which numbers are summed. A
+    network that needs more memory than there is, is not tried; should memory run out nevertheless, the batch is
+    divided until only the culprit is without.
+
+    Args:
+        adaptation: as for :class:`~rlnas.sequential_evaluator.SequentialEvaluator`.
+        device: likewise.
+        cache_size: likewise.
+        init: likewise.
+        memory: bytes that may be used; by default most of what is free.
+        tiles: numbers of support images that are computed together: a support set is cut into tiles of one of them,
+            the last one filled up, and sets in tiles of one size are trained together. By default on CUDA
+            :data:`CUDA_TILES`; on a CPU every set is one tile and sets of equally many images are trained together,
+            which is faster there.
+
+    Raises:
+        ConfigurationError: if the device is unknown or absent, the adaptation has no start that serves it, or
+            ``memory`` is no positive number.
+        CheckpointError: if the start cannot be read.
+    """
+
+    kind: ClassVar[str] = "batched"
+
+    def __init__(
+        self,
+        adaptation: Adaptation | None = None,
+        device: str = "cpu",
+        cache_size: int = 500_000,
+        init: Initialisation | str | Path | None = None,
+        memory: int | None = None,
+        tiles: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(adaptation, device, cache_size, init)
+        self.memory = None if memory is None else at_least("memory", memory, 1)
+        self.tiles = CUDA_TILES if tiles is None and self.device.type == "cuda" else tuple(tiles or ())
+        for tile in self.tiles:
+            at_least("tiles", tile, 1)
+
+    def spec(self) -> dict[str, Any]:
+        return {**super().spec(), "tiles": list(self.tiles)}
+
+    def _tile(self, images: int) -> int:
+        """The number of images to compute together of a set of so many: little waste, and few rows."""
+        return min(self.tiles, key=lambda tile: -(-images // tile) * (tile + 2), default=images)
+
+    def _train_all(self, proposals: Sequence[Proposal]) -> list[Evaluation]:
+        import torch
+
+        results: dict[int, Evaluation] = {}
+        candidates = []
+        memory = self.memory or 0.8 * free_memory(self.device)
+        for index, proposal in enumerate(proposals):
+            try:
+                candidate = _Candidate.of(index, proposal, self._tile)
+            except RlnasError as error:
+                if not isinstance(proposal.task, FewShotTask):
+                    raise
+                results[index] = failed(error)
+                continue
+            if candidate.bytes > memory:
+                message = f"it needs about {candidate.bytes / 1e9:.3g} GB, {memory / 1e9:.3g} GB are free"
+                results[index] = Evaluation(0.0, None, Status.OUT_OF_MEMORY, 0.0, *candidate.cost, message)
+            else:
+                candidates.append(candidate)
+        limit = memory if self.device.type == "cuda" else min(memory, CACHE_BYTES)
+        with torch.inference_mode(False), torch.no_grad(), one_thread():
+            for batch in _batches(candidates, limit):
+                self._train_batch(batch, results)
+        return [results[index] for index in range(len(proposals))]
+
+    def _train_batch(self, batch: Sequence[_Candidate], results: dict[int, Evaluation]) -> None:
+        started = time.perf_counter()
+        try:
+            scores = self._scores(batch)
+        except CheckpointError:
+            raise  # the start is at fault, not a candidate
+        except (MemoryError, RuntimeError) as error:
+            if len(batch) == 1:
+                results[batch[0].index] = failed(error)
+                return
+            half = len(batch) // 2
+            self._train_batch(batch[:half], results)
+            self._train_batch(batch[half:], results)
+            return
+        seconds = (time.perf_counter() - started) / len(batch)
+        for candidate, score in zip(batch, scores, strict=True):
+            results[candidate.index] = judged(score, seconds, *candidate.cost)
+
+    def _scores(self, batch: Sequence[_Candidate]) -> list[Score]:
+        import torch
+
+        from rlnas.adaptation import score_logits, standardise
+
+        tasks = {c.task.digest: c.task for c in batch}
+        tensors = {digest: standardise(task, torch.device("cpu")) for digest, task in tasks.items()}
+        data = [tensors[c.task.digest] for c in batch]
+        if isinstance(batch[0].graph[-1].operation, Constant):
+            logits = [torch.zeros(len(c.task.query_x), c.task.ways) for c in batch]
+        else:
+            logits = self._logits(batch, data)
+        # One copy from the device for the whole batch.
+        together = torch.split(torch.cat([each.flatten() for each in logits]).cpu(), [each.numel() for each in logits])
+        return [
+            score_logits(flat.view(each.shape), query_y)
+            for flat, each, (_, _, _, query_y) in zip(together, logits, data, strict=True)
+        ]
+
+    def _logits(self, batch: Sequence[_Candidate], data: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
+        """Of each candidate's query images after adaptation, (images, ways)."""
+        from rlnas.adaptation import prototype_logits, relation_logits
+        from rlnas.initialisation import start
+        from rlnas.population import Population
+
+        support_x, support_y, query_x, _ = zip(*data, strict=True)
+        starts = [start(c.proposal.architecture, c.task, c.proposal.seed, self.init) for c in batch]
+        weights, rates = zip(*starts, strict=True)
+        population = Population([c.graph for c in batch], [c.task.image_shape for c in batch], self.device)
+        population.load(weights, rates if all(rates) else self.adaptation.learning_rate)
+        support = population.images(support_x, support_y, batch[0].tile)
+        steps = [self.adaptation.with_steps(c.proposal.steps).steps for c in batch]
+        population.adapt(support, self.adaptation, np.array(steps))
+        statistics = population.statistics(support)
+        query = population.images(query_x, tile=QUERY_TILE)
+        if self.adaptation.adapts != "none":
+            return population.logits(query, statistics)
+        pairs = zip(support.embeddings(), population.embeddings(query, statistics), support_y, batch, strict=True)
+        head = () if self.init is None else tuple(tensor.to(self.device) for tensor in self.init.head)
+        return [
+            relation_logits(head, own, labels.to(self.device), others, candidate.task.ways)
+            if head
+            else prototype_logits(own, labels.to(self.device), others, candidate.task.ways)
+            for own, others, labels, candidate in pairs
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """A proposal and what has to be known of it to find its place in a population.
+
+    Args:
+        index: its number among the proposals.
+        proposal: the proposal.
+        graph: its network.
+        cost: parameters and multiply-accumulates.
+        bytes: about how much memory its training takes.
+        tile: how many of its support images are computed together.
+    """
+
+    index: int
+    proposal: Proposal
+    graph: Graph
+    cost: tuple[int, int]
+    bytes: float
+    tile: int
+
+    @classmethod
+    def of(cls, index: int, proposal: Proposal, choose_tile: Callable[[int], int]) -> _Candidate:
+        """Make one.
+
+        Raises:
+            ConfigurationError: if the task has no images, or images that are too small for the network.
+        """
+        task = proposal.task
+        if not isinstance(task, FewShotTask):
+            raise ConfigurationError(f"task {task.name} has no images to train on; use the evaluator of its table")
+        graph = proposal.architecture.graph(task.ways)
+        try:
+            cost = count_parameters(graph, task.image_shape), count_flops(graph, task.image_shape)
+        except ValueError as error:
+            text = f"{proposal.architecture.text} does not fit {task.image_shape} images: {error}"
+            raise ConfigurationError(text) from None
+        tile = choose_tile(len(task.support_x))
+        return cls(index, proposal, graph, cost, _footprint(graph, task, cost[0], tile), tile)
+
+    @property
+    def task(self) -> FewShotTask:
+        assert isinstance(self.proposal.task, FewShotTask)
+        return self.proposal.task
+
+    @property
+    def kind(self) -> tuple[int, bool, bool]:
+        """Candidates of one kind may share a population; what theirs is, follows from each alone."""
+        return self.tile, len(self.task.support_x) == self.tile, isinstance(self.graph[-1].operation, Constant)
+
+
+def _footprint(graph: Graph, task: FewShotTask, parameters: int, tile: int) -> float:
+    """About how many bytes training a network takes: activations and their gradients, and the parameters' copies."""
+    rows = -(-len(task.support_x) // tile)
+    shapes = input_shapes(graph, task.image_shape)
+    values = sum(2 * prod(s) + 3 * prod(n.operation.output_shape(s)) for n, s in zip(graph, shapes, strict=True))
+    return 4.0 * (rows * tile * values + (6 + 2 * rows) * parameters)
+
+
+def _batches(candidates: Sequence[_Candidate], limit: float) -> Iterator[list[_Candidate]]:
+    """Candidates of one kind that together need no more than ``limit`` bytes, unless one alone does."""
+    batch: list[_Candidate] = []
+    for candidate in sorted(candidates, key=lambda c: (c.kind, c.bytes)):
+        new_kind = bool(batch) and batch[0].kind != candidate.kind
+        if batch and (new_kind or sum(c.bytes for c in batch) + candidate.bytes > limit):
+            yield batch
+            batch = []
+        batch.append(candidate)
+    if batch:
+        yield batch

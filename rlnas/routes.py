@@ -1,0 +1,304 @@
+"""The routes of images through a population: where each group's rows lie, what they read, and who reads them.
+
+Everything here is bookkeeping that is done once for a batch; what is done at every step is :meth:`Route.gather`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rlnas.graph import INPUT, Shape
+from rlnas.schedule import Group, Place, Plan
+from rlnas.stacked import Block, Rows, flatten
+
+Integers: TypeAlias = NDArray[np.int64]
+
+
+class Summand(NamedTuple):
+    """One summand of what rows read.
+
+    Args:
+        rows: which rows have it; None for all.
+        source: one group's output, (P, R, C), or the lines of a whole buffer, (lines, C).
+        read: the rows of the one, or the lines of the other, (P * rows,), that are read.
+    """
+
+    rows: Tensor | None
+    source: Tensor
+    read: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """Where a group's rows come from and go to.
+
+    Args:
+        rows: how they belong to members.
+        inputs: another group's output, if the group reads all of its rows as they are; else the summands.
+        out: the group's output, a view of (P', R, C').
+        g_x: its gradient at the input, a view of (P, R, C); None if that is of no use.
+        readers: as ``inputs``, of the gradients at the readers' inputs.
+    """
+
+    rows: Rows
+    inputs: Tensor | list[Summand]
+    out: Tensor
+    g_x: Tensor | None
+    readers: Tensor | list[Summand]
+
+    def gather(self) -> Tensor:
+        """What the group reads, (P, R, C)."""
+        return _gather(self.inputs, self.out.shape[1])
+
+    def gather_gradient(self) -> Tensor:
+        """The gradient at the group's output, (P', R, C')."""
+        return _gather(self.readers, self.out.shape[1])
+
+
+class Images:
+    """Images for every candidate of a population, cut into tiles, and the buffers they pass through.
+
+    Args:
+        plan: of the population whose candidates they are for.
+        images: for each candidate a tensor of shape (N, C, H, W).
+        labels: for each candidate its classes, of shape (N,), if gradients are asked for.
+        tile: images in a row.
+        device: where the buffers are.
+        dtype: of the activations.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        images: Sequence[Tensor],
+        labels: Sequence[Tensor] | None,
+        tile: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.tile, self.device, self.dtype = tile, device, dtype
+        self._plan, self._trains = plan, labels is not None
+        self.counts = np.array([len(x) for x in images])
+        self.tiles = -(-self.counts // tile)
+        self._lay_out(images)
+        self.last = {plan.last(candidate)[0] for candidate in range(len(plan))}
+        self._targets = {} if labels is None else self._find_targets(labels)
+
+    def logits(self) -> list[Tensor]:
+        """Each candidate's logits after a forward pass, (images, ways)."""
+        found = []
+        for candidate, (count, tiles) in enumerate(zip(self.counts.tolist(), self.tiles.tolist(), strict=True)):
+            group, row = self._last_row(candidate)
+            found.append(self.routes[group].out[:, row : row + tiles].transpose(0, 1).flatten(0, 1)[:count])
+        return found
+
+    def embeddings(self) -> list[Tensor]:
+        """What each candidate's classifier reads after a forward pass, (images, features)."""
+        features = {g: flatten(self.routes[g].gather(), self.tile) for g in self.last}
+        found = []
+        for candidate, (count, tiles) in enumerate(zip(self.counts.tolist(), self.tiles.tolist(), strict=True)):
+            group, row = self._last_row(candidate)
+            found.append(features[group][:, row : row + tiles].transpose(0, 1).flatten(0, 1)[:count])
+        return found
+
+    def loss_gradient(self, group: int) -> Tensor:
+        """The gradient of each candidate's mean cross-entropy at its logits, for a group of last nodes."""
+        one_hot, weight = self._targets[group]
+        return (self.routes[group].out.softmax(2) - one_hot) * weight
+
+    def _last_row(self, candidate: int) -> tuple[int, int]:
+        group, member = self._plan.last(candidate)
+        return group, int(self._starts[group][member])
+
+    def _positions(self, shape: Shape) -> int:
+        return self.tile * prod(shape[1:])
+
+    def _lay_out(self, images: Sequence[Tensor]) -> None:
+        """Give every group its place in the buffers, and find the routes between them."""
+        groups = self._plan.groups
+        sizes, g_sizes = defaultdict[Shape, int](int), defaultdict[Shape, int](int)
+        outputs = _Lines()  # by place, in the buffer of its shape
+        by_shape: dict[Shape, list[int]] = defaultdict(list)
+        for candidate, shape in enumerate(self._plan.shapes):
+            by_shape[shape].append(candidate)
+        for shape, candidates in by_shape.items():
+            tiles = self.tiles[candidates]
+            places = [(candidate, INPUT) for candidate in candidates]
+            sizes[shape] += outputs.add(places, np.cumsum(tiles) - tiles, 0, int(tiles.sum()), self._positions(shape))
+        g_inputs = _Lines()  # by (reader, which of its inputs), in the buffer of gradients of that shape
+        blocks, g_blocks = [], []
+        self._starts, rows = [], []
+        for group in groups:
+            tiles = self.tiles[group.candidates]
+            order = np.argsort(tiles, kind="stable")
+            starts = np.empty_like(tiles)
+            starts[order] = np.cumsum(tiles[order]) - tiles[order]
+            total = int(tiles.sum())
+            self._starts.append(starts)
+            rows.append(self._make_rows(group, tiles, order))
+            shape, given = group.shape, group.output_shape
+            blocks.append((sizes[given], total))
+            g_blocks.append((g_sizes[shape], total))
+            sizes[given] += outputs.add(group.members, starts, sizes[given], total, self._positions(given))
+            if group.trains:
+                g_sizes[shape] += g_inputs.add(group.members, starts, g_sizes[shape], total, self._positions(shape))
+        buffers = self._make_buffers(sizes)
+        g_buffers = self._make_buffers(g_sizes) if self._trains else {}
+        for shape, candidates in by_shape.items():
+            self._fill(self._view(buffers[shape], 0, int(self.tiles[candidates].sum()), shape), images, candidates)
+        # Readers in the order of their nodes: the order of the groups depends on who else is in the population.
+        readers: dict[Place, list[Place]] = defaultdict(list)
+        reading = [pair for g in groups if g.trains for pair in zip(g.members, g.sources, strict=True)]
+        for member, sources in sorted(reading):
+            for source in sources:
+                readers[source].append(member)
+        self.routes: list[Route] = []
+        for index, group in enumerate(groups):
+            (start, total), (g_start, _) = blocks[index], g_blocks[index]
+            shape, given = group.shape, group.output_shape
+            used = self._trains and given in g_buffers
+            read_by = [readers[member] for member in group.members]
+            self.routes.append(
+                Route(
+                    rows=rows[index],
+                    inputs=self._find(index, outputs, group.sources, buffers[shape], shape),
+                    out=self._view(buffers[given], start, total, given),
+                    g_x=self._view(g_buffers[shape], g_start, total, shape) if group.trains and self._trains else None,
+                    readers=self._find(index, g_inputs, read_by, g_buffers[given], given) if used else [],
+                )
+            )
+
+    def _make_buffers(self, sizes: dict[Shape, int]) -> dict[Shape, Tensor]:
+        return {
+            shape: torch.empty(rows * self._positions(shape), shape[0], dtype=self.dtype, device=self.device)
+            for shape, rows in sizes.items()
+        }
+
+    def _view(self, buffer: Tensor, start: int, total: int, shape: Shape) -> Tensor:
+        """Rows ``start`` to ``start + total`` of a buffer, (P, total, C)."""
+        positions = self._positions(shape)
+        return buffer[start * positions : (start + total) * positions].view(positions, total, -1)
+
+    def _fill(self, view: Tensor, images: Sequence[Tensor], candidates: Sequence[int]) -> None:
+        """Write images into the rows of an (P, R, C) view, with blank ones behind each candidate's own."""
+        tiles, shape = self.tiles[candidates], images[candidates[0]].shape[1:]
+        rows = torch.zeros(int(tiles.sum()) * self.tile, *shape, dtype=self.dtype)
+        starts = (np.cumsum(tiles) - tiles) * self.tile
+        for candidate, start in zip(candidates, starts.tolist(), strict=True):
+            rows[start : start + len(images[candidate])] = images[candidate]
+        view.copy_(rows.view(-1, self.tile, *shape).permute(1, 3, 4, 0, 2).flatten(0, 2))
+
+    def _make_rows(self, group: Group, tiles: Integers, order: Integers) -> Rows:
+        blocks, row = [], 0
+        for count in np.unique(tiles).tolist():
+            chosen = order[tiles[order] == count]
+            together = len(chosen) == chosen[-1] - chosen[0] + 1
+            members = slice(int(chosen[0]), int(chosen[-1]) + 1) if together else self._tensor(chosen)
+            blocks.append(Block(count, slice(row, row + count * len(chosen)), members))
+            row += count * len(chosen)
+        counts = self.counts[group.candidates]
+        blank = (tiles * self.tile - counts)[order]
+        ends = np.cumsum(tiles[order]) - 1
+        return Rows(
+            tile=self.tile,
+            owner=self._tensor(np.repeat(order, tiles[order])),
+            blocks=tuple(blocks),
+            images=self._tensor(counts[:, None].astype(np.float64)),
+            blanks=(self._tensor(_ranges(self.tile - blank, blank)), self._tensor(np.repeat(ends, blank)))
+            if blank.any()
+            else None,
+            simple=bool((tiles == 1).all() and not blank.any()),
+        )
+
+    def _find(
+        self, index: int, lines: _Lines, sources: Sequence[Sequence[Place]], buffer: Tensor, shape: Shape
+    ) -> Tensor | list[Summand]:
+        """How the members of group ``index`` read the sums of ``sources`` from a buffer."""
+        tiles, starts = self.tiles[self._plan.groups[index].candidates], self._starts[index]
+        order, positions = np.argsort(starts), self._positions(shape)
+        summands: list[Summand] = []
+        many = max(map(len, sources))
+        for number in range(many):
+            having = order[[len(sources[m]) > number for m in order]]
+            first, stride, block = lines.of([sources[m][number] for m in having])
+            target = None if len(having) == len(order) else self._tensor(_ranges(starts[having], tiles[having]))
+            read = _ranges(first, tiles[having])
+            if (block == block[0]).all():
+                source = self._view(buffer, int(block[0]), int(stride[0]), shape)
+                read -= block[0] * positions
+                if many == 1 and target is None and np.array_equal(read, np.arange(stride[0])):
+                    return source
+                summands.append(Summand(target, source, self._tensor(read)))
+            else:
+                lines_read = read + np.arange(positions)[:, None] * np.repeat(stride, tiles[having])
+                summands.append(Summand(target, buffer, self._tensor(lines_read.ravel())))
+        return summands
+
+    def _find_targets(self, labels: Sequence[Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
+        """For each group of last nodes the one-hot labels (tile, R, ways) and each image's weight (tile, R, 1)."""
+        made: dict[int, Tensor] = {}
+        for candidate, count in enumerate(self.counts.tolist()):
+            group, row = self._last_row(candidate)
+            if group not in made:
+                _, total, ways = self.routes[group].out.shape
+                made[group] = torch.zeros(self.tile, total, ways + 1, dtype=self.dtype)
+            number = torch.arange(count)
+            made[group][number % self.tile, row + number // self.tile, labels[candidate].cpu()] = 1
+            made[group][number % self.tile, row + number // self.tile, -1] = 1 / count
+        return {g: (t[..., :-1].to(self.device), t[..., -1:].to(self.device)) for g, t in made.items()}
+
+    def _tensor(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+
+class _Lines:
+    """Where the rows of places begin in a buffer of lines, and how far their positions lie apart."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[Place, tuple[int, int, int]] = {}
+
+    def add(self, places: Sequence[Place], starts: Integers, block: int, total: int, positions: int) -> int:
+        """Add a block of ``total`` rows that begins after ``block`` rows; return ``total``."""
+        for place, start in zip(places, starts.tolist(), strict=True):
+            self._blocks[place] = block * positions + start, total, block
+        return total
+
+    def of(self, places: Sequence[Place]) -> tuple[Integers, Integers, Integers]:
+        """The first line of each place, its stride, and the first row of its block."""
+        first, stride, block = np.array([self._blocks[place] for place in places], dtype=np.int64).T
+        return first, stride, block
+
+
+def _ranges(starts: Integers, lengths: Integers) -> Integers:
+    """The concatenation of ``starts[i] .. starts[i] + lengths[i] - 1``."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+
+
+def _gather(summands: Tensor | list[Summand], total: int) -> Tensor:
+    """The sum of the summands, (P, total, C)."""
+    if isinstance(summands, Tensor):
+        return summands
+    x: Tensor | None = None
+    for rows, source, read in summands:
+        if source.ndim == 3:
+            part = source.index_select(1, read)
+        else:
+            part = source.index_select(0, read).view(-1, total if rows is None else rows.shape[0], source.shape[1])
+        if x is None:
+            x = part if rows is None else part.new_zeros(part.shape[0], total, part.shape[2]).index_add_(1, rows, part)
+        elif rows is None:
+            x += part
+        else:
+            x.index_add_(1, rows, part)
+    assert x is not None
+    return x
