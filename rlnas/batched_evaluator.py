@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from rlnas.device import free_memory, one_thread
-from rlnas.errors import CheckpointError, ConfigurationError, RlnasError, at_least
+from rlnas.errors import ConfigurationError, RlnasError, at_least, one_of
 from rlnas.evaluator import Evaluation, Proposal, Status
 from rlnas.graph import Constant, Graph, count_flops, count_parameters, input_shapes
 from rlnas.sequential_evaluator import SequentialEvaluator, failed, judged
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from rlnas.adaptation import Adaptation, Score
     from rlnas.initialisation import Initialisation
+    from rlnas.population import Population
+    from rlnas.routes import Images
 
 QUERY_TILE = 25
 """Query images that are computed together."""
@@ -30,9 +32,9 @@ QUERY_TILE = 25
 CUDA_TILES = (5, 25)
 """Numbers of support images that are computed together on CUDA, so that tasks of different sizes share kernels."""
 
-CACHE_BYTES = 64e6
-"""What the networks of one population may need together on a CPU: a few times its cache. Measured by
-``benchmarks/evaluator.py``: larger populations wait for memory, smaller ones for the interpreter."""
+CPU_BYTES, CPU_ALONE_BYTES = 96e6, 16e6
+"""What the networks of one population may need together on a CPU, and from where on each is trained by itself: larger
+populations wait for memory, smaller ones for the interpreter (measured by ``benchmarks/evaluator.py``)."""
 
 
 class BatchedEvaluator(SequentialEvaluator):
@@ -53,6 +55,7 @@ class BatchedEvaluator(SequentialEvaluator):
             the last one filled up, and sets in tiles of one size are trained together. By default on CUDA
             :data:`CUDA_TILES`; on a CPU every set is one tile and sets of equally many images are trained together,
             which is faster there.
+        precision: ``"float32"``, or ``"bfloat16"`` for convolutions that are faster and less exact.
 
     Raises:
         ConfigurationError: if the device is unknown or absent, the adaptation has no start that serves it, or
@@ -70,19 +73,17 @@ class BatchedEvaluator(SequentialEvaluator):
         init: Initialisation | str | Path | None = None,
         memory: int | None = None,
         tiles: Sequence[int] | None = None,
+        precision: str = "float32",
     ) -> None:
         super().__init__(adaptation, device, cache_size, init)
         self.memory = None if memory is None else at_least("memory", memory, 1)
         self.tiles = CUDA_TILES if tiles is None and self.device.type == "cuda" else tuple(tiles or ())
         for tile in self.tiles:
             at_least("tiles", tile, 1)
+        self.precision = one_of("precision", precision, ("float32", "bfloat16"))
 
     def spec(self) -> dict[str, Any]:
-        return {**super().spec(), "tiles": list(self.tiles)}
-
-    def _tile(self, images: int) -> int:
-        """The number of images to compute together of a set of so many: little waste, and few rows."""
-        return min(self.tiles, key=lambda tile: -(-images // tile) * (tile + 2), default=images)
+        return {**super().spec(), "tiles": list(self.tiles), "precision": self.precision}
 
     def _train_all(self, proposals: Sequence[Proposal]) -> list[Evaluation]:
         import torch
@@ -92,7 +93,7 @@ class BatchedEvaluator(SequentialEvaluator):
         memory = self.memory or 0.8 * free_memory(self.device)
         for index, proposal in enumerate(proposals):
             try:
-                candidate = _Candidate.of(index, proposal, self._tile)
+                candidate = _Candidate.of(index, proposal, self.adaptation, self.tiles)
             except RlnasError as error:
                 if not isinstance(proposal.task, FewShotTask):
                     raise
@@ -103,9 +104,9 @@ class BatchedEvaluator(SequentialEvaluator):
                 results[index] = Evaluation(0.0, None, Status.OUT_OF_MEMORY, 0.0, *candidate.cost, message)
             else:
                 candidates.append(candidate)
-        limit = memory if self.device.type == "cuda" else min(memory, CACHE_BYTES)
+        limits = (memory, memory) if self.device.type == "cuda" else (min(memory, CPU_BYTES), CPU_ALONE_BYTES)
         with torch.inference_mode(False), torch.no_grad(), one_thread():
-            for batch in _batches(candidates, limit):
+            for batch in _batches(candidates, *limits):
                 self._train_batch(batch, results)
         return [results[index] for index in range(len(proposals))]
 
@@ -113,19 +114,18 @@ class BatchedEvaluator(SequentialEvaluator):
         started = time.perf_counter()
         try:
             scores = self._scores(batch)
-        except CheckpointError:
-            raise  # the start is at fault, not a candidate
         except (MemoryError, RuntimeError) as error:
             if len(batch) == 1:
                 results[batch[0].index] = failed(error)
                 return
-            half = len(batch) // 2
-            self._train_batch(batch[:half], results)
-            self._train_batch(batch[half:], results)
+        else:
+            seconds = (time.perf_counter() - started) / len(batch)
+            for candidate, score in zip(batch, scores, strict=True):
+                results[candidate.index] = judged(score, seconds, *candidate.cost)
             return
-        seconds = (time.perf_counter() - started) / len(batch)
-        for candidate, score in zip(batch, scores, strict=True):
-            results[candidate.index] = judged(score, seconds, *candidate.cost)
+        half = len(batch) // 2  # only here, where the error no longer holds the memory of the whole batch
+        self._train_batch(batch[:half], results)
+        self._train_batch(batch[half:], results)
 
     def _scores(self, batch: Sequence[_Candidate]) -> list[Score]:
         import torch
@@ -155,23 +155,41 @@ class BatchedEvaluator(SequentialEvaluator):
         support_x, support_y, query_x, _ = zip(*data, strict=True)
         starts = [start(c.proposal.architecture, c.task, c.proposal.seed, self.init) for c in batch]
         weights, rates = zip(*starts, strict=True)
-        population = Population([c.graph for c in batch], [c.task.image_shape for c in batch], self.device)
+        graphs, shapes = [c.graph for c in batch], [c.task.image_shape for c in batch]
+        population = Population(graphs, shapes, self.device, half=self.precision == "bfloat16")
         population.load(weights, rates if all(rates) else self.adaptation.learning_rate)
         support = population.images(support_x, support_y, batch[0].tile)
-        steps = [self.adaptation.with_steps(c.proposal.steps).steps for c in batch]
-        population.adapt(support, self.adaptation, np.array(steps))
+        population.adapt(support, self.adaptation, np.array([c.steps for c in batch]))
         statistics = population.statistics(support)
-        query = population.images(query_x, tile=QUERY_TILE)
         if self.adaptation.adapts != "none":
-            return population.logits(query, statistics)
-        pairs = zip(support.embeddings(), population.embeddings(query, statistics), support_y, batch, strict=True)
+            return self._judge(population, query_x, lambda images: population.logits(images, statistics))
+        others = self._judge(population, query_x, lambda images: population.embeddings(images, statistics))
+        pairs = zip(support.embeddings(), others, support_y, batch, strict=True)
         head = () if self.init is None else tuple(tensor.to(self.device) for tensor in self.init.head)
         return [
-            relation_logits(head, own, labels.to(self.device), others, candidate.task.ways)
+            relation_logits(head, own, labels.to(self.device), queries, candidate.task.ways)
             if head
-            else prototype_logits(own, labels.to(self.device), others, candidate.task.ways)
-            for own, others, labels, candidate in pairs
+            else prototype_logits(own, labels.to(self.device), queries, candidate.task.ways)
+            for own, queries, labels, candidate in pairs
         ]
+
+    def _judge(
+        self, population: Population, images: Sequence[Tensor], say: Callable[[Images], list[Tensor]]
+    ) -> list[Tensor]:
+        """What ``say`` says of each candidate's images; on a CPU a few at a time, so that they stay in its cache."""
+        import torch
+
+        if self.tiles:
+            return say(population.images(images, tile=QUERY_TILE))
+        said, passing = [], None
+        for start in range(0, len(images[0]), QUERY_TILE):
+            some = [each[start : start + QUERY_TILE] for each in images]
+            if passing is None or len(some[0]) < passing.tile:
+                passing = population.images(some, tile=len(some[0]))
+            else:
+                passing.fill(some)
+            said.append(say(passing))
+        return [torch.cat(own) for own in zip(*said, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,23 +201,28 @@ class _Candidate:
         proposal: the proposal.
         graph: its network.
         cost: parameters and multiply-accumulates.
+        steps: how many gradient steps it takes.
         bytes: about how much memory its training takes.
         tile: how many of its support images are computed together.
+        queries: its number of query images, if only candidates with equally many may share a population; else 0.
     """
 
     index: int
     proposal: Proposal
     graph: Graph
     cost: tuple[int, int]
+    steps: int
     bytes: float
     tile: int
+    queries: int
 
     @classmethod
-    def of(cls, index: int, proposal: Proposal, choose_tile: Callable[[int], int]) -> _Candidate:
+    def of(cls, index: int, proposal: Proposal, adaptation: Adaptation, tiles: Sequence[int]) -> _Candidate:
         """Make one.
 
         Raises:
-            ConfigurationError: if the task has no images, or images that are too small for the network.
+            ConfigurationError: if the task has no images, or images that are too small for the network, or the number
+                of steps is none.
         """
         task = proposal.task
         if not isinstance(task, FewShotTask):
@@ -210,8 +233,10 @@ class _Candidate:
         except ValueError as error:
             text = f"{proposal.architecture.text} does not fit {task.image_shape} images: {error}"
             raise ConfigurationError(text) from None
-        tile = choose_tile(len(task.support_x))
-        return cls(index, proposal, graph, cost, _footprint(graph, task, cost[0], tile), tile)
+        tile = choose_tile(len(task.support_x), tiles)
+        footprint = _footprint(graph, task, cost[0], tile)
+        steps = adaptation.with_steps(proposal.steps).steps
+        return cls(index, proposal, graph, cost, steps, footprint, tile, 0 if tiles else len(task.query_x))
 
     @property
     def task(self) -> FewShotTask:
@@ -219,9 +244,19 @@ class _Candidate:
         return self.proposal.task
 
     @property
-    def kind(self) -> tuple[int, bool, bool]:
+    def kind(self) -> tuple[int, bool, bool, int]:
         """Candidates of one kind may share a population; what theirs is, follows from each alone."""
-        return self.tile, len(self.task.support_x) == self.tile, isinstance(self.graph[-1].operation, Constant)
+        return (
+            self.tile,
+            len(self.task.support_x) == self.tile,
+            isinstance(self.graph[-1].operation, Constant),
+            self.queries,
+        )
+
+
+def choose_tile(images: int, tiles: Sequence[int]) -> int:
+    """The number of images to compute together of a set of so many: little waste, and few rows. All if no choice."""
+    return min(tiles, key=lambda tile: -(-images // tile) * (tile + 2), default=images)
 
 
 def _footprint(graph: Graph, task: FewShotTask, parameters: int, tile: int) -> float:
@@ -232,12 +267,12 @@ def _footprint(graph: Graph, task: FewShotTask, parameters: int, tile: int) -> f
     return 4.0 * (rows * tile * values + (6 + 2 * rows) * parameters)
 
 
-def _batches(candidates: Sequence[_Candidate], limit: float) -> Iterator[list[_Candidate]]:
-    """Candidates of one kind that together need no more than ``limit`` bytes, unless one alone does."""
+def _batches(candidates: Sequence[_Candidate], limit: float, alone: float) -> Iterator[list[_Candidate]]:
+    """Candidates of one kind that together need at most ``limit`` bytes; who needs more than ``alone`` is alone."""
     batch: list[_Candidate] = []
     for candidate in sorted(candidates, key=lambda c: (c.kind, c.bytes)):
         new_kind = bool(batch) and batch[0].kind != candidate.kind
-        if batch and (new_kind or sum(c.bytes for c in batch) + candidate.bytes > limit):
+        if batch and (new_kind or candidate.bytes > alone or sum(c.bytes for c in batch) + candidate.bytes > limit):
             yield batch
             batch = []
         batch.append(candidate)

@@ -5,16 +5,36 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from rlnas.cli_options import (
+    AdaptationName,
+    AdaptationOption,
+    Designs,
+    Device,
+    Download,
+    EvaluatorKind,
+    Init,
+    Json,
+    Out,
+    Seed,
+    TaskOptions,
+    Tasks,
+    Timeout,
+    TrialCount,
+    Workers,
+    evaluator_spec,
+    portable,
+    tasks_of,
+)
 from rlnas.errors import CheckpointError, ConfigurationError, RlnasError, one_of
+from rlnas.meta_command import meta_train
 from rlnas.registration import PRESETS
 
 if TYPE_CHECKING:
@@ -22,8 +42,6 @@ if TYPE_CHECKING:
     from rlnas.agents.controller import LSTMController
     from rlnas.agents.training import TrainSettings
     from rlnas.evaluator import Evaluator
-    from rlnas.search_space import SearchSpace
-    from rlnas.task import TaskSource
 
 app = typer.Typer(
     name="rlnas",
@@ -32,33 +50,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-META_ADAPTATION: dict[str, Any] = {"steps": 5, "learning_rate": 0.1, "momentum": 0.0}
-"""The inner loop that meta-train learns a start for, unless told otherwise."""
-
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Workers = Annotated[int, typer.Option(min=1, help="Processes that evaluate designs.")]
-Designs = Annotated[int, typer.Option(min=1, help="Designs in each trial.")]
-TrialCount = Annotated[int, typer.Option("--trials", min=1, help="Tasks to search.")]
-Tasks = Annotated[str, typer.Option(help="Tasks as SOURCE:SPLIT, for example digits:test or npz:FILE:test.")]
-TaskOptions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--task-option", help="How tasks are drawn from images, NAME=VALUE: ways=5, shots=1-5, image_size=28 ..."
-    ),
-]
-Download = Annotated[bool, typer.Option("--download", help="Let torchvision fetch a set that is missing.")]
-Init = Annotated[Path | None, typer.Option(help="Folder of a meta-learned start, as meta-train writes it.")]
-AdaptationName = Annotated[
-    str | None, typer.Option("--adaptation", help="How networks adapt; by default as the start was learned for.")
-]
-AdaptationOption = Annotated[
-    list[str] | None,
-    typer.Option("--adaptation-option", help="steps=, learning_rate=, momentum= or clip=NUMBER of the inner loop."),
-]
-Out = Annotated[Path | None, typer.Option(help="Folder of results; by default a new one under runs/.")]
 
 
 def main() -> None:
@@ -125,7 +116,9 @@ def train(
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
+    evaluator: EvaluatorKind = None,
     workers: Workers = 1,
+    timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
     """Train a controller (RL²: an LSTM policy, by PPO over whole trials). Ctrl-C stops it so that it can go on."""
@@ -140,9 +133,11 @@ def train(
     one_of("environment", env, PRESETS)
     if tasks is None and (task_option or download):
         raise ConfigurationError("--task-option and --download need --tasks")
-    env_options: dict[str, Any] = {} if tasks is None else {"tasks": _portable(*_tasks(tasks, task_option, download))}
-    if init is not None or adaptation is not None or adaptation_option:
-        env_options["evaluator"] = _evaluator_spec(env, init, adaptation, adaptation_option)
+    env_options: dict[str, Any] = {} if tasks is None else {"tasks": portable(*tasks_of(tasks, task_option, download))}
+    preset = PRESETS[env]["evaluator"]
+    spec = evaluator_spec(preset, evaluator, learner_device, init, adaptation, adaptation_option)
+    if spec != preset:
+        env_options["evaluator"] = spec
     learner = RL2Config(**learner_options(option or [], asdict(RL2Config())))
     settings = TrainSettings(env, steps, seed, trials, reward, learner, env_options)
     if not resume:
@@ -160,8 +155,8 @@ def train(
         progress.advance(int(statistics["timesteps"]) - progress.done, int(statistics["designs"]), shown)
 
     spec = settings.env_options.get("evaluator") or PRESETS[settings.env]["evaluator"]
-    with Interruption() as stop, _evaluator(spec, device, workers) as evaluator, progress:
-        result = run_training(out, evaluator, learner_device, on_update, stop)
+    with Interruption() as stop, _evaluator(spec, device, workers, timeout) as judge, progress:
+        result = run_training(out, judge, learner_device, on_update, stop)
     if as_json:
         print(json.dumps(result))
     else:
@@ -171,82 +166,7 @@ def train(
         sys.exit(128 + stop.signal)
 
 
-@app.command("meta-train")
-def meta_train(
-    out: Annotated[Path, typer.Option(help="Folder of the start.")],
-    adaptation: Annotated[
-        str, typer.Option(help="maml, fomaml, reptile, anil, meta-sgd, prototype or relation.")
-    ] = "fomaml",
-    adaptation_option: AdaptationOption = None,
-    env: Annotated[str, typer.Option(help="Environment that gives the space and the tasks.")] = "rlnas/DigitsTrial-v0",
-    space: Annotated[str | None, typer.Option(help="Another space: chain or cell.")] = None,
-    space_option: Annotated[
-        list[str] | None, typer.Option("--space-option", help="Of --space: max_layers=3, widths=8,16 ...")
-    ] = None,
-    tasks: Annotated[str | None, typer.Option(help="Other tasks to train on, as SOURCE:SPLIT.")] = None,
-    task_option: TaskOptions = None,
-    download: Download = False,
-    iterations: Annotated[int, typer.Option(min=1, help="Steps of the outer optimiser.")] = 2000,
-    minutes: Annotated[float | None, typer.Option(help="Stop after that time at the latest.")] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("--set", help="Of the outer loop: episodes=NUMBER, learning_rate=NUMBER.")
-    ] = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    as_json: Json = False,
-) -> None:
-    """Learn a start for all networks of a space, from which they adapt well. Ctrl-C stops it and keeps the start."""
-    from functools import partial
-
-    from rlnas.adaptation import Adaptation
-    from rlnas.checkpoint import MANIFEST
-    from rlnas.device import choose_device
-    from rlnas.interruption import Interruption
-    from rlnas.meta_training import MetaTraining
-    from rlnas.meta_training import meta_train as run_meta_training
-    from rlnas.options import adaptation_options, learner_options
-    from rlnas.progress import Progress
-
-    preset = PRESETS[one_of("environment", env, PRESETS)]
-    designs = _space(preset["space"], space, space_option)
-    source, split = _tasks(tasks or preset["tasks"], task_option, download)
-    usual = {**META_ADAPTATION, "method": adaptation}
-    inner_loop = Adaptation(**{**usual, **adaptation_options(adaptation_option or [])})
-    settings = MetaTraining(iterations, minutes=minutes, seed=seed)
-    outer = {"episodes": settings.episodes, "learning_rate": settings.learning_rate}
-    settings = replace(settings, **learner_options(option or [], outer, "setting of the outer loop"))
-    if (out / MANIFEST).exists():
-        raise ConfigurationError(f"{out} already holds a checkpoint; choose another --out")
-    progress, recent = Progress("meta-train", iterations), deque[tuple[float, float]](maxlen=100)
-
-    def on_iteration(done: int, loss: float, accuracy: float) -> None:
-        recent.append((loss, accuracy))
-        progress.advance(1, settings.episodes, {"accuracy": _mean(a for _, a in recent)})
-
-    with Interruption() as stop, progress:
-        init = run_meta_training(
-            designs,
-            partial(source.sample, split),
-            inner_loop,
-            settings,
-            on_iteration=on_iteration,
-            stop=stop,
-            device=choose_device(device),
-            about={"tasks": _portable(source, split)},
-        )
-    init.save(out)
-    done = init.about["meta_training"]["iterations_done"]
-    loss, accuracy = (_mean(values) for values in zip(*recent, strict=True)) if recent else (None, None)
-    if as_json:
-        result = {"iterations": done, "loss": loss, "accuracy": accuracy, "tensors": len(init.weights)}
-        print(json.dumps({"out": str(out), "digest": init.digest, **result}))
-    else:
-        told = (
-            "" if accuracy is None else f", accuracy {accuracy:.3f} after adaptation in the last {len(recent)} of them"
-        )
-        print(f"{out}: a start of {len(init.weights)} tensors from {done} iterations{told}")
-    if stop.signal:
-        sys.exit(128 + stop.signal)
+app.command("meta-train")(meta_train)
 
 
 @app.command()
@@ -264,7 +184,9 @@ def search(
     adaptation_option: AdaptationOption = None,
     seed: Seed = 0,
     device: Device = "auto",
+    evaluator: EvaluatorKind = None,
     workers: Workers = 1,
+    timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
     """Search unseen tasks with a trained, frozen controller, beside other searchers at equal evaluations."""
@@ -272,10 +194,12 @@ def search(
 
     controller = _controller(agent, device)
     env = one_of(f"environment of the agent in {agent}", str(controller.about.get("env")), PRESETS)
-    source = _tasks(tasks, task_option, download)
+    source = tasks_of(tasks, task_option, download)
     comparison = Comparison(env, source, trials, designs, [seed], {"rl2": controller}, _names(against))
-    spec = _evaluator_spec(env, init, adaptation, adaptation_option)
-    _compare(comparison, spec, out or _new_folder("search"), device, workers, as_json)
+    preset = PRESETS[env]["evaluator"]
+    spec = evaluator_spec(preset, evaluator, _device(device), init, adaptation, adaptation_option)
+    with _evaluator(spec, device, workers, timeout) as judge:
+        _compare(comparison, judge, out or _new_folder("search"), as_json)
 
 
 @app.command()
@@ -294,7 +218,9 @@ def bench(
     adaptation_option: AdaptationOption = None,
     seed: Seed = 0,
     device: Device = "auto",
+    evaluator: EvaluatorKind = None,
     workers: Workers = 1,
+    timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
     """Compare agents on the same tasks at equal evaluations, over several seeds; writes every evaluation as CSV."""
@@ -305,11 +231,13 @@ def bench(
     names = _names(agents)
     controllers = {n: _controller(Path(n), device) for n in names if n not in SEARCHERS and Path(n).is_dir()}
     others = [name for name in names if name not in controllers]
-    source = _tasks(tasks, task_option, download)
+    source = tasks_of(tasks, task_option, download)
     repeats = [seed + i for i in range(seeds)]
     comparison = Comparison(env, source, trials, designs, repeats, controllers, others)
-    spec = _evaluator_spec(env, init, adaptation, adaptation_option)
-    _compare(comparison, spec, out or _new_folder("bench"), device, workers, as_json)
+    preset = PRESETS[env]["evaluator"]
+    spec = evaluator_spec(preset, evaluator, _device(device), init, adaptation, adaptation_option)
+    with _evaluator(spec, device, workers, timeout) as judge:
+        _compare(comparison, judge, out or _new_folder("bench"), as_json)
 
 
 @app.command()
@@ -337,34 +265,6 @@ def replay(
             step_through(store, trial, agent, pause, as_json)
 
 
-def _tasks(text: str, options: Sequence[str] | None, download: bool) -> tuple[TaskSource, str]:
-    from rlnas.datasets import parse_tasks
-    from rlnas.options import task_options
-
-    if text.startswith("table:"):
-        raise ConfigurationError("the commands train networks; a table answers from Python, through TabularEvaluator")
-    return parse_tasks(text, download=download, **task_options(options or []))
-
-
-def _space(preset: dict[str, Any], kind: str | None, options: list[str] | None) -> SearchSpace:
-    from rlnas.options import space_options
-    from rlnas.specs import SPACES, make_space, space_from_spec
-
-    if kind is None:
-        if options:
-            raise ConfigurationError("--space-option needs --space")
-        return space_from_spec(preset)
-    one_of("space", kind, [name for name in SPACES if name != "table"])
-    defaults = {field.name: field.default for field in fields(SPACES[kind])}  # type: ignore[arg-type]
-    return make_space(kind, **space_options(options or [], defaults))
-
-
-def _portable(source: TaskSource, split: str) -> list[Any]:
-    """Tasks as a run keeps them: with absolute paths, and so that images that have changed are noticed."""
-    kept: list[Any] = json.loads(json.dumps([source.spec(), split]))
-    return kept
-
-
 def _require_same(run: Path, settings: TrainSettings, wanted: TrainSettings, context: typer.Context) -> None:
     """A run goes on with the settings it was begun with; the command may repeat them but not change them."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
@@ -388,11 +288,11 @@ def _steps_done(run: Path) -> int:
 
 
 @contextmanager
-def _evaluator(spec: dict[str, Any], device: str, workers: int) -> Iterator[Evaluator]:
+def _evaluator(spec: dict[str, Any], device: str, workers: int, timeout: float | None) -> Iterator[Evaluator]:
     from rlnas.parallel_evaluator import ParallelEvaluator
     from rlnas.specs import evaluator_from_spec
 
-    evaluator = evaluator_from_spec(spec, device=device, workers=workers)
+    evaluator = evaluator_from_spec(spec, device=device, workers=workers, timeout=timeout)
     try:
         yield evaluator
     finally:
@@ -400,28 +300,12 @@ def _evaluator(spec: dict[str, Any], device: str, workers: int) -> Iterator[Eval
             evaluator.close()
 
 
-def _evaluator_spec(env: str, init: Path | None, method: str | None, options: list[str] | None) -> dict[str, Any]:
-    """An environment's evaluator, with another start or another way to adapt where these are given."""
-    spec: dict[str, Any] = dict(PRESETS[env]["evaluator"])
-    if init is None and method is None and not options:
-        return spec
-    from rlnas.adaptation import Adaptation
-    from rlnas.initialisation import Initialisation, matched
-    from rlnas.options import adaptation_options
-
-    start = None if init is None else Initialisation.load(init)
-    usual = Adaptation(**spec.get("adaptation", {})) if start is None else start.adaptation
-    adaptation, _ = matched(replace(usual, method=method or usual.method, **adaptation_options(options or [])), start)
-    spec["adaptation"] = asdict(adaptation)
-    return spec if start is None else {**spec, "init": start.spec()}
-
-
-def _compare(comparison: Comparison, spec: dict[str, Any], out: Path, device: str, workers: int, as_json: bool) -> None:
+def _compare(comparison: Comparison, evaluator: Evaluator, out: Path, as_json: bool) -> None:
     from rlnas.progress import Progress
     from rlnas.report import print_comparison
 
     total = len(comparison.agents) * len(comparison.seeds) * comparison.trials * comparison.designs
-    with _evaluator(spec, device, workers) as evaluator, Progress("search", total) as progress:
+    with Progress("search", total) as progress:
 
         def on_step(designs_ended: int, best: float) -> None:
             progress.advance(designs_ended, designs_ended, {"best so far": best})
@@ -431,11 +315,6 @@ def _compare(comparison: Comparison, spec: dict[str, Any], out: Path, device: st
         print(json.dumps({**result, "out": str(out)}))
     else:
         print_comparison(result, out)
-
-
-def _mean(values: Iterable[float]) -> float:
-    kept = list(values)
-    return sum(kept) / len(kept)
 
 
 def _names(text: str) -> list[str]:

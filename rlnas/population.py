@@ -32,6 +32,7 @@ class Population:
         shapes: the image shape (C, H, W) of each candidate's task.
         device: where to train.
         dtype: of parameters and activations.
+        half: whether to convolve in bfloat16.
     """
 
     def __init__(
@@ -40,9 +41,12 @@ class Population:
         shapes: Sequence[Shape],
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        half: bool = False,
     ) -> None:
         self.plan, self.device, self.dtype = Plan(graphs, shapes), device, dtype
         self.groups = self.plan.groups
+        for group in self.groups:
+            group.half = half
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -66,7 +70,7 @@ class Population:
         """
         for group in self.groups:
             group.weights = self._stack(weights, group)
-            if isinstance(rates, float):
+            if isinstance(rates, int | float):
                 group.rates = [w.new_full((len(w), *[1] * (w.ndim - 1)), rates) for w in group.weights]
             else:
                 group.rates = self._stack(rates, group)
@@ -88,6 +92,7 @@ class Population:
         steps = np.full(len(self), adaptation.steps) if steps is None else steps
         head = adaptation.adapts == "head"
         groups = [g for i, g in enumerate(self.groups) if not head or i in support.last]
+        owners = [group for group in groups for _ in group.weights]
         weights = [w for group in groups for w in group.weights]
         rates = [r for group in groups for r in group.rates]
         velocity = [torch.zeros_like(w) for w in weights]
@@ -96,13 +101,13 @@ class Population:
             saved = self._forward(support, keep=True, head=head and step > 0)
             gradients = [g for own in self._backward(support, saved, head) for g in own]
             if adaptation.clip is not None:
-                self._clip(groups, gradients, adaptation.clip)
-            if (steps == step).any():  # those that are done keep their weights
-                going = torch.from_numpy(steps > step).to(self.device)
-                pairs = ((g, rate) for g in groups for rate in g.rates)
-                rates = [rate * group.per_candidate(going, rate) for group, rate in pairs]
+                self._clip(owners, gradients, adaptation.clip)
             torch._foreach_mul_(velocity, adaptation.momentum)
             torch._foreach_add_(velocity, gradients)
+            if (steps <= step).any():  # those that are done keep their weights, even if their gradient is infinite
+                done = torch.from_numpy(steps <= step).to(self.device)
+                for group, v in zip(owners, velocity, strict=True):
+                    v.masked_fill_(group.per_candidate(done, v), 0)
             torch._foreach_addcmul_(weights, velocity, rates, value=-1)
 
     @torch.no_grad()
@@ -188,9 +193,8 @@ class Population:
             saved[index] = None
         return gradients
 
-    def _clip(self, groups: Sequence[Group], gradients: Weights, limit: float) -> None:
-        """Scale each candidate's gradient to a norm of at most ``limit``."""
-        owners = [group for group in groups for _ in group.weights]
+    def _clip(self, owners: Sequence[Group], gradients: Weights, limit: float) -> None:
+        """Scale each candidate's gradient to a norm of at most ``limit``; ``owners`` are the gradients' groups."""
         squares = torch.zeros(len(self), max(map(len, self.plan.graphs)), dtype=torch.float64, device=self.device)
         for group, g in zip(owners, gradients, strict=True):
             place = torch.tensor(group.members, device=self.device).unbind(1)
@@ -198,4 +202,4 @@ class Population:
         norm = squares.cumsum(1)[:, -1].sqrt()  # node after node: no order of the groups can change the sum
         factor = torch.where(norm > limit, limit / norm, 1.0)
         for group, g in zip(owners, gradients, strict=True):
-            g.mul_(group.per_candidate(factor, g))
+            g.mul_(group.per_candidate(factor.to(g.dtype), g))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from rlnas.graph import INPUT, Shape
 from rlnas.schedule import Group, Place, Plan
@@ -23,18 +24,18 @@ from rlnas.stacked import Block, Rows, flatten
 Integers: TypeAlias = NDArray[np.int64]
 
 
-class Summand(NamedTuple):
-    """One summand of what rows read.
+class Sums(NamedTuple):
+    """What rows read, if it is not another group's output as it is: for each line a sum of lines of a buffer.
 
     Args:
-        rows: which rows have it; None for all.
-        source: one group's output, (P, R, C), or the lines of a whole buffer, (lines, C).
-        read: the rows of the one, or the lines of the other, (P * rows,), that are read.
+        buffer: lines of channels, (lines, C).
+        read: the lines to add, those of one sum after those of another.
+        begin: where in ``read`` each sum begins, and where the last one ends, (P * R + 1,).
     """
 
-    rows: Tensor | None
-    source: Tensor
+    buffer: Tensor
     read: Tensor
+    begin: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,17 +44,17 @@ class Route:
 
     Args:
         rows: how they belong to members.
-        inputs: another group's output, if the group reads all of its rows as they are; else the summands.
+        inputs: another group's output, if the group reads all of its rows as they are; else sums.
         out: the group's output, a view of (P', R, C').
         g_x: its gradient at the input, a view of (P, R, C); None if that is of no use.
-        readers: as ``inputs``, of the gradients at the readers' inputs.
+        readers: as ``inputs``, of the gradients at the readers' inputs; None if there are none.
     """
 
     rows: Rows
-    inputs: Tensor | list[Summand]
+    inputs: Tensor | Sums
     out: Tensor
     g_x: Tensor | None
-    readers: Tensor | list[Summand]
+    readers: Tensor | Sums | None
 
     def gather(self) -> Tensor:
         """What the group reads, (P, R, C)."""
@@ -89,31 +90,42 @@ class Images:
         self._plan, self._trains = plan, labels is not None
         self.counts = np.array([len(x) for x in images])
         self.tiles = -(-self.counts // tile)
-        self._lay_out(images)
+        self._lay_out()
+        self.fill(images)
         self.last = {plan.last(candidate)[0] for candidate in range(len(plan))}
         self._targets = {} if labels is None else self._find_targets(labels)
 
+    def fill(self, images: Sequence[Tensor]) -> None:
+        """Take other images, as many for each candidate as before."""
+        for view, candidates in self._inputs:
+            tiles, shape = self.tiles[candidates], images[candidates[0]].shape[1:]
+            rows = torch.zeros(int(tiles.sum()) * self.tile, *shape, dtype=self.dtype)  # blank behind each one's own
+            starts = (np.cumsum(tiles) - tiles) * self.tile
+            for candidate, start in zip(candidates, starts.tolist(), strict=True):
+                rows[start : start + len(images[candidate])] = images[candidate]
+            view.copy_(rows.view(-1, self.tile, *shape).permute(1, 3, 4, 0, 2).flatten(0, 2))
+
     def logits(self) -> list[Tensor]:
         """Each candidate's logits after a forward pass, (images, ways)."""
-        found = []
-        for candidate, (count, tiles) in enumerate(zip(self.counts.tolist(), self.tiles.tolist(), strict=True)):
-            group, row = self._last_row(candidate)
-            found.append(self.routes[group].out[:, row : row + tiles].transpose(0, 1).flatten(0, 1)[:count])
-        return found
+        return self._by_candidate({group: self.routes[group].out for group in self.last})
 
     def embeddings(self) -> list[Tensor]:
         """What each candidate's classifier reads after a forward pass, (images, features)."""
-        features = {g: flatten(self.routes[g].gather(), self.tile) for g in self.last}
-        found = []
-        for candidate, (count, tiles) in enumerate(zip(self.counts.tolist(), self.tiles.tolist(), strict=True)):
-            group, row = self._last_row(candidate)
-            found.append(features[group][:, row : row + tiles].transpose(0, 1).flatten(0, 1)[:count])
-        return found
+        return self._by_candidate({group: flatten(self.routes[group].gather(), self.tile) for group in self.last})
 
     def loss_gradient(self, group: int) -> Tensor:
         """The gradient of each candidate's mean cross-entropy at its logits, for a group of last nodes."""
         one_hot, weight = self._targets[group]
         return (self.routes[group].out.softmax(2) - one_hot) * weight
+
+    def _by_candidate(self, values: dict[int, Tensor]) -> list[Tensor]:
+        """Copies of each candidate's part, (images, F), of the (tile, R, F) of the groups of last nodes."""
+        by_row = {g: v.transpose(0, 1).clone(memory_format=torch.contiguous_format) for g, v in values.items()}
+        found = []
+        for candidate, (count, tiles) in enumerate(zip(self.counts.tolist(), self.tiles.tolist(), strict=True)):
+            group, row = self._last_row(candidate)
+            found.append(by_row[group][row : row + tiles].flatten(0, 1)[:count])
+        return found
 
     def _last_row(self, candidate: int) -> tuple[int, int]:
         group, member = self._plan.last(candidate)
@@ -122,7 +134,7 @@ class Images:
     def _positions(self, shape: Shape) -> int:
         return self.tile * prod(shape[1:])
 
-    def _lay_out(self, images: Sequence[Tensor]) -> None:
+    def _lay_out(self) -> None:
         """Give every group its place in the buffers, and find the routes between them."""
         groups = self._plan.groups
         sizes, g_sizes = defaultdict[Shape, int](int), defaultdict[Shape, int](int)
@@ -153,8 +165,10 @@ class Images:
                 g_sizes[shape] += g_inputs.add(group.members, starts, g_sizes[shape], total, self._positions(shape))
         buffers = self._make_buffers(sizes)
         g_buffers = self._make_buffers(g_sizes) if self._trains else {}
-        for shape, candidates in by_shape.items():
-            self._fill(self._view(buffers[shape], 0, int(self.tiles[candidates].sum()), shape), images, candidates)
+        self._inputs = [
+            (self._view(buffers[shape], 0, int(self.tiles[candidates].sum()), shape), candidates)
+            for shape, candidates in by_shape.items()
+        ]
         # Readers in the order of their nodes: the order of the groups depends on who else is in the population.
         readers: dict[Place, list[Place]] = defaultdict(list)
         reading = [pair for g in groups if g.trains for pair in zip(g.members, g.sources, strict=True)]
@@ -173,7 +187,7 @@ class Images:
                     inputs=self._find(index, outputs, group.sources, buffers[shape], shape),
                     out=self._view(buffers[given], start, total, given),
                     g_x=self._view(g_buffers[shape], g_start, total, shape) if group.trains and self._trains else None,
-                    readers=self._find(index, g_inputs, read_by, g_buffers[given], given) if used else [],
+                    readers=self._find(index, g_inputs, read_by, g_buffers[given], given) if used else None,
                 )
             )
 
@@ -187,15 +201,6 @@ class Images:
         """Rows ``start`` to ``start + total`` of a buffer, (P, total, C)."""
         positions = self._positions(shape)
         return buffer[start * positions : (start + total) * positions].view(positions, total, -1)
-
-    def _fill(self, view: Tensor, images: Sequence[Tensor], candidates: Sequence[int]) -> None:
-        """Write images into the rows of an (P, R, C) view, with blank ones behind each candidate's own."""
-        tiles, shape = self.tiles[candidates], images[candidates[0]].shape[1:]
-        rows = torch.zeros(int(tiles.sum()) * self.tile, *shape, dtype=self.dtype)
-        starts = (np.cumsum(tiles) - tiles) * self.tile
-        for candidate, start in zip(candidates, starts.tolist(), strict=True):
-            rows[start : start + len(images[candidate])] = images[candidate]
-        view.copy_(rows.view(-1, self.tile, *shape).permute(1, 3, 4, 0, 2).flatten(0, 2))
 
     def _make_rows(self, group: Group, tiles: Integers, order: Integers) -> Rows:
         blocks, row = [], 0
@@ -221,27 +226,26 @@ class Images:
 
     def _find(
         self, index: int, lines: _Lines, sources: Sequence[Sequence[Place]], buffer: Tensor, shape: Shape
-    ) -> Tensor | list[Summand]:
+    ) -> Tensor | Sums:
         """How the members of group ``index`` read the sums of ``sources`` from a buffer."""
-        tiles, starts = self.tiles[self._plan.groups[index].candidates], self._starts[index]
-        order, positions = np.argsort(starts), self._positions(shape)
-        summands: list[Summand] = []
-        many = max(map(len, sources))
-        for number in range(many):
-            having = order[[len(sources[m]) > number for m in order]]
-            first, stride, block = lines.of([sources[m][number] for m in having])
-            target = None if len(having) == len(order) else self._tensor(_ranges(starts[having], tiles[having]))
-            read = _ranges(first, tiles[having])
-            if (block == block[0]).all():
-                source = self._view(buffer, int(block[0]), int(stride[0]), shape)
-                read -= block[0] * positions
-                if many == 1 and target is None and np.array_equal(read, np.arange(stride[0])):
-                    return source
-                summands.append(Summand(target, source, self._tensor(read)))
-            else:
-                lines_read = read + np.arange(positions)[:, None] * np.repeat(stride, tiles[having])
-                summands.append(Summand(target, buffer, self._tensor(lines_read.ravel())))
-        return summands
+        tiles, order = self.tiles[self._plan.groups[index].candidates], np.argsort(self._starts[index])
+        many = np.array([len(sources[m]) for m in order])
+        first, stride, block = lines.of([source for m in order for source in sources[m]])
+        # Of each row in turn, where its summands begin: a row is a tile of a member.
+        tile = _ranges(np.zeros_like(tiles), tiles[order])
+        count = np.repeat(many, tiles[order])
+        summand = _ranges(np.repeat(np.cumsum(many) - many, tiles[order]), count)
+        begin = first[summand] + np.repeat(tile, count)
+        total, positions = len(tile), self._positions(shape)
+        if (count == 1).all() and (block == block[0]).all() and np.array_equal(begin, begin[0] + np.arange(stride[0])):
+            return self._view(buffer, int(block[0]), total, shape)
+        read = begin + np.arange(positions)[:, None] * stride[summand]
+        ends = np.cumsum(count) + np.arange(positions)[:, None] * len(begin)
+        return Sums(
+            buffer,
+            self._tensor(read.ravel().astype(np.int32)),
+            self._tensor(np.concatenate([[0], ends.ravel()]).astype(np.int32)),
+        )
 
     def _find_targets(self, labels: Sequence[Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
         """For each group of last nodes the one-hot labels (tile, R, ways) and each image's weight (tile, R, 1)."""
@@ -274,7 +278,7 @@ class _Lines:
 
     def of(self, places: Sequence[Place]) -> tuple[Integers, Integers, Integers]:
         """The first line of each place, its stride, and the first row of its block."""
-        first, stride, block = np.array([self._blocks[place] for place in places], dtype=np.int64).T
+        first, stride, block = np.array([self._blocks[place] for place in places], dtype=np.int64).reshape(-1, 3).T
         return first, stride, block
 
 
@@ -284,21 +288,10 @@ def _ranges(starts: Integers, lengths: Integers) -> Integers:
     return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
 
 
-def _gather(summands: Tensor | list[Summand], total: int) -> Tensor:
-    """The sum of the summands, (P, total, C)."""
-    if isinstance(summands, Tensor):
-        return summands
-    x: Tensor | None = None
-    for rows, source, read in summands:
-        if source.ndim == 3:
-            part = source.index_select(1, read)
-        else:
-            part = source.index_select(0, read).view(-1, total if rows is None else rows.shape[0], source.shape[1])
-        if x is None:
-            x = part if rows is None else part.new_zeros(part.shape[0], total, part.shape[2]).index_add_(1, rows, part)
-        elif rows is None:
-            x += part
-        else:
-            x.index_add_(1, rows, part)
-    assert x is not None
-    return x
+def _gather(what: Tensor | Sums | None, rows: int) -> Tensor:
+    """What ``rows`` rows read, (P, rows, C)."""
+    assert what is not None
+    if isinstance(what, Tensor):
+        return what
+    buffer, read, begin = what
+    return F.embedding_bag(read, buffer, begin, mode="sum", include_last_offset=True).view(-1, rows, buffer.shape[1])

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlnas.graph import INPUT, Add, Graph, Operation, Shape, input_shapes
-from rlnas.stacked import Stacked, Weights, stack
+from rlnas.stacked import Stacked, Weights
+from rlnas.stacked_operations import stack
 
 Place: TypeAlias = tuple[int, int]
 """A candidate and one of its nodes; node :data:`~rlnas.graph.INPUT` is its images."""
@@ -34,6 +35,7 @@ class Group:
         members: the candidate and the node of each.
         sources: the places whose sum each member reads.
         trains: whether a parameter lies upstream of some member, so that the gradient at its input is of use.
+        half: whether to convolve in bfloat16.
     """
 
     operation: Operation
@@ -41,12 +43,13 @@ class Group:
     members: list[Place]
     sources: list[tuple[Place, ...]]
     trains: bool
+    half: bool = False
     weights: Weights = field(default_factory=list)
     rates: Weights = field(default_factory=list)
 
     @cached_property
     def stacked(self) -> Stacked:
-        return stack(self.operation, self.shape)
+        return stack(self.operation, self.shape, self.half)
 
     @cached_property
     def output_shape(self) -> Shape:
@@ -59,7 +62,7 @@ class Group:
     def per_candidate(self, values: Tensor, like: Tensor) -> Tensor:
         """Values of shape (candidates,) as one for each member, to be multiplied with a stacked parameter."""
         own = values[torch.from_numpy(self.candidates).to(values.device)]
-        return own.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
+        return own.view(-1, *[1] * (like.ndim - 1))
 
 
 class Plan:

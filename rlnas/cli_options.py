@@ -1,0 +1,116 @@
+"""What the commands have in common: their options, and what these mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rlnas.errors import ConfigurationError, one_of
+
+if TYPE_CHECKING:
+    from rlnas.search_space import SearchSpace
+    from rlnas.task import TaskSource
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes that evaluate designs.")]
+Designs = Annotated[int, typer.Option(min=1, help="Designs in each trial.")]
+TrialCount = Annotated[int, typer.Option("--trials", min=1, help="Tasks to search.")]
+Tasks = Annotated[str, typer.Option(help="Tasks as SOURCE:SPLIT, for example digits:test or npz:FILE:test.")]
+TaskOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--task-option", help="How tasks are drawn from images, NAME=VALUE: ways=5, shots=1-5, image_size=28 ..."
+    ),
+]
+Download = Annotated[bool, typer.Option("--download", help="Let torchvision fetch a set that is missing.")]
+Init = Annotated[Path | None, typer.Option(help="Folder of a meta-learned start, as meta-train writes it.")]
+AdaptationName = Annotated[
+    str | None, typer.Option("--adaptation", help="How networks adapt; by default as the start was learned for.")
+]
+AdaptationOption = Annotated[
+    list[str] | None,
+    typer.Option("--adaptation-option", help="steps=, learning_rate=, momentum= or clip=NUMBER of the inner loop."),
+]
+EvaluatorKind = Annotated[
+    str | None,
+    typer.Option("--evaluator", help="sequential, or batched: many networks in lock-step; by default batched on CUDA."),
+]
+Timeout = Annotated[
+    float | None, typer.Option(help="Seconds after which a worker process that hangs is killed and replaced.")
+]
+Out = Annotated[Path | None, typer.Option(help="Folder of results; by default a new one under runs/.")]
+
+
+def tasks_of(text: str, options: Sequence[str] | None, download: bool) -> tuple[TaskSource, str]:
+    """The source and the split that ``SOURCE:SPLIT`` names, see :func:`rlnas.datasets.parse_tasks`.
+
+    Raises:
+        ConfigurationError: if they cannot be had, or are a table's.
+    """
+    from rlnas.datasets import parse_tasks
+    from rlnas.options import task_options
+
+    if text.startswith("table:"):
+        raise ConfigurationError("the commands train networks; a table answers from Python, through TabularEvaluator")
+    return parse_tasks(text, download=download, **task_options(options or []))
+
+
+def portable(source: TaskSource, split: str) -> list[Any]:
+    """Tasks as a run keeps them: with absolute paths, and so that images that have changed are noticed."""
+    kept: list[Any] = json.loads(json.dumps([source.spec(), split]))
+    return kept
+
+
+def space_of(preset: dict[str, Any], kind: str | None, options: Sequence[str] | None) -> SearchSpace:
+    """The space of that kind, or the preset's.
+
+    Raises:
+        ConfigurationError: if no space of that kind has networks to train, or an option is not allowed.
+    """
+    from rlnas.options import space_options
+    from rlnas.specs import SPACES, make_space, space_from_spec
+
+    if kind is None:
+        if options:
+            raise ConfigurationError("--space-option needs --space")
+        return space_from_spec(preset)
+    one_of("space", kind, [name for name in SPACES if name != "table"])
+    defaults = {field.name: field.default for field in fields(SPACES[kind])}  # type: ignore[arg-type]
+    return make_space(kind, **space_options(options or [], defaults))
+
+
+def evaluator_spec(
+    preset: dict[str, Any],
+    kind: str | None,
+    device: str,
+    init: Path | None,
+    method: str | None,
+    options: Sequence[str] | None,
+) -> dict[str, Any]:
+    """The preset's evaluator, of another kind, with another start or another way to adapt where these are given.
+
+    Raises:
+        ConfigurationError: if the start does not serve the adaptation, or an option is not allowed.
+        CheckpointError: if the start cannot be read.
+    """
+    spec = dict(preset)
+    if kind is not None or device == "cuda":
+        spec["kind"] = one_of("evaluator", kind or "batched", ("batched", "sequential"))
+    if init is None and method is None and not options:
+        return spec
+    from rlnas.adaptation import Adaptation
+    from rlnas.initialisation import Initialisation, matched
+    from rlnas.options import adaptation_options
+
+    start = None if init is None else Initialisation.load(init)
+    usual = Adaptation(**spec.get("adaptation", {})) if start is None else start.adaptation
+    adaptation, _ = matched(replace(usual, method=method or usual.method, **adaptation_options(options or [])), start)
+    spec["adaptation"] = asdict(adaptation)
+    return spec if start is None else {**spec, "init": start.spec()}
