@@ -28,9 +28,10 @@ from rlnas.evaluator import Evaluator, Proposal
 from rlnas.initialisation import Initialisation
 from rlnas.meta_command import META_ADAPTATION
 from rlnas.meta_training import MetaTraining, meta_train
+from rlnas.parallel_evaluator import evaluator_in_processes
 from rlnas.registration import PRESETS
 from rlnas.sequential_evaluator import SequentialEvaluator
-from rlnas.specs import evaluator_from_spec, space_from_spec
+from rlnas.specs import space_from_spec
 
 Accuracies = NDArray[np.float64]
 """Of shape (tasks, architectures)."""
@@ -67,7 +68,7 @@ def main() -> None:
 
     def scratch(steps: int, seed: int = 0) -> Accuracies:
         spec = SequentialEvaluator(Adaptation(steps)).spec()
-        return ask(evaluator_from_spec(spec, workers=options.workers), seed)
+        return ask(evaluator_in_processes(spec, workers=options.workers), seed)
 
     started = time.perf_counter()
     full = np.mean([scratch(options.full_steps, seed) for seed in range(options.full_seeds)], axis=0)

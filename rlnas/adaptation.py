@@ -284,7 +284,7 @@ def relation_logits(
 
 def _step_sizes(parameters: list[Tensor], adaptation: Adaptation, rates: Weights) -> float | list[Tensor]:
     if adaptation.method != "meta-sgd":
-        return adaptation.learning_rate
+        return float(adaptation.learning_rate)
     if not rates:
         raise ConfigurationError("meta-sgd needs the rates that were learned with its start")
     return [rate.to(parameters[0].device) for node in rates for rate in node]

@@ -59,7 +59,7 @@ class BatchedEvaluator(SequentialEvaluator):
 
     Raises:
         ConfigurationError: if the device is unknown or absent, the adaptation has no start that serves it, or
-            ``memory`` is no positive number.
+            ``memory`` or a tile is no positive number, or the precision is unknown.
         CheckpointError: if the start cannot be read.
     """
 
@@ -92,11 +92,12 @@ class BatchedEvaluator(SequentialEvaluator):
         candidates = []
         memory = self.memory or 0.8 * free_memory(self.device)
         for index, proposal in enumerate(proposals):
+            task = proposal.task
+            if not isinstance(task, FewShotTask):
+                raise ConfigurationError(f"task {task.name} has no images to train on; use the evaluator of its table")
             try:
-                candidate = _Candidate.of(index, proposal, self.adaptation, self.tiles)
+                candidate = _Candidate.of(index, proposal, task, self.adaptation, self.tiles)
             except RlnasError as error:
-                if not isinstance(proposal.task, FewShotTask):
-                    raise
                 results[index] = failed(error)
                 continue
             if candidate.bytes > memory:
@@ -199,6 +200,7 @@ class _Candidate:
     Args:
         index: its number among the proposals.
         proposal: the proposal.
+        task: its task.
         graph: its network.
         cost: parameters and multiply-accumulates.
         steps: how many gradient steps it takes.
@@ -209,6 +211,7 @@ class _Candidate:
 
     index: int
     proposal: Proposal
+    task: FewShotTask
     graph: Graph
     cost: tuple[int, int]
     steps: int
@@ -217,16 +220,14 @@ class _Candidate:
     queries: int
 
     @classmethod
-    def of(cls, index: int, proposal: Proposal, adaptation: Adaptation, tiles: Sequence[int]) -> _Candidate:
+    def of(
+        cls, index: int, proposal: Proposal, task: FewShotTask, adaptation: Adaptation, tiles: Sequence[int]
+    ) -> _Candidate:
         """Make one.
 
         Raises:
-            ConfigurationError: if the task has no images, or images that are too small for the network, or the number
-                of steps is none.
+            ConfigurationError: if the task's images are too small for the network, or the number of steps is none.
         """
-        task = proposal.task
-        if not isinstance(task, FewShotTask):
-            raise ConfigurationError(f"task {task.name} has no images to train on; use the evaluator of its table")
         graph = proposal.architecture.graph(task.ways)
         try:
             cost = count_parameters(graph, task.image_shape), count_flops(graph, task.image_shape)
@@ -236,12 +237,8 @@ class _Candidate:
         tile = choose_tile(len(task.support_x), tiles)
         footprint = _footprint(graph, task, cost[0], tile)
         steps = adaptation.with_steps(proposal.steps).steps
-        return cls(index, proposal, graph, cost, steps, footprint, tile, 0 if tiles else len(task.query_x))
-
-    @property
-    def task(self) -> FewShotTask:
-        assert isinstance(self.proposal.task, FewShotTask)
-        return self.proposal.task
+        queries = 0 if tiles else len(task.query_x)
+        return cls(index, proposal, task, graph, cost, steps, footprint, tile, queries)
 
     @property
     def kind(self) -> tuple[int, bool, bool, int]:
@@ -255,7 +252,10 @@ class _Candidate:
 
 
 def choose_tile(images: int, tiles: Sequence[int]) -> int:
-    """The number of images to compute together of a set of so many: little waste, and few rows. All if no choice."""
+    """The number of images to compute together of a set of so many; all of them if there is no choice.
+
+    Blank images cost time, and so does every row, for its own copy of the weights: about as much as two images.
+    """
     return min(tiles, key=lambda tile: -(-images // tile) * (tile + 2), default=images)
 
 
@@ -270,11 +270,13 @@ def _footprint(graph: Graph, task: FewShotTask, parameters: int, tile: int) -> f
 def _batches(candidates: Sequence[_Candidate], limit: float, alone: float) -> Iterator[list[_Candidate]]:
     """Candidates of one kind that together need at most ``limit`` bytes; who needs more than ``alone`` is alone."""
     batch: list[_Candidate] = []
+    total = 0.0
     for candidate in sorted(candidates, key=lambda c: (c.kind, c.bytes)):
         new_kind = bool(batch) and batch[0].kind != candidate.kind
-        if batch and (new_kind or candidate.bytes > alone or sum(c.bytes for c in batch) + candidate.bytes > limit):
+        if batch and (new_kind or candidate.bytes > alone or total + candidate.bytes > limit):
             yield batch
-            batch = []
+            batch, total = [], 0.0
         batch.append(candidate)
+        total += candidate.bytes
     if batch:
         yield batch

@@ -289,10 +289,9 @@ def _steps_done(run: Path) -> int:
 
 @contextmanager
 def _evaluator(spec: dict[str, Any], device: str, workers: int, timeout: float | None) -> Iterator[Evaluator]:
-    from rlnas.parallel_evaluator import ParallelEvaluator
-    from rlnas.specs import evaluator_from_spec
+    from rlnas.parallel_evaluator import ParallelEvaluator, evaluator_in_processes
 
-    evaluator = evaluator_from_spec(spec, device=device, workers=workers, timeout=timeout)
+    evaluator = evaluator_in_processes(spec, device=device, workers=workers, timeout=timeout)
     try:
         yield evaluator
     finally:

@@ -228,6 +228,8 @@ def matched(
             f"adaptation {adaptation.method} cannot begin from a start that was learned for {init.adaptation.method} "
             f"(it can from {', '.join(served)})"
         )
+    if adaptation.method == "meta-sgd" and not init.rates:
+        raise ConfigurationError("adaptation meta-sgd needs a start with learned rates; this one has none")
     return adaptation, init
 
 

@@ -24,7 +24,7 @@ def meta_train(
     out: Annotated[Path, typer.Option(help="Folder of the start.")],
     adaptation: Annotated[
         str, typer.Option(help="maml, fomaml, reptile, anil, meta-sgd, prototype or relation.")
-    ] = "fomaml",
+    ] = "meta-sgd",
     adaptation_option: AdaptationOption = None,
     env: Annotated[str, typer.Option(help="Environment that gives the space and the tasks.")] = "rlnas/DigitsTrial-v0",
     space: Annotated[str | None, typer.Option(help="Another space: chain or cell.")] = None,

@@ -21,7 +21,8 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any, TypeAlias
 
 from rlnas.errors import ConfigurationError, RlnasError, at_least
-from rlnas.evaluator import CachedEvaluator, Evaluation, Proposal, Status
+from rlnas.evaluator import CachedEvaluator, Evaluation, Evaluator, Proposal, Status
+from rlnas.specs import evaluator_from_spec
 
 DEATHS_TO_QUARANTINE = 2
 FAILED_STARTS = 10
@@ -30,6 +31,27 @@ START_SECONDS = 300.0
 """Within which a worker must be ready: importing torch takes seconds, from a slow disk a minute."""
 DYING_SECONDS = 1.0
 """For a process whose pipe broke to end by itself, because its own exit code says more than that of our SIGKILL."""
+
+
+def evaluator_in_processes(
+    spec: Mapping[str, Any], *, workers: int = 1, timeout: float | None = None, **options: Any
+) -> Evaluator:
+    """The evaluator that ``spec`` describes, in worker processes where these are asked for.
+
+    Args:
+        spec: as :func:`rlnas.specs.evaluator_from_spec` reads it.
+        workers: processes that train; 1 is this one unless there is a ``timeout``. A table, which trains nothing, is
+            always read in this process.
+        timeout: seconds that a worker may take for a share of proposals; None for as long as it likes.
+        options: of the evaluator's kind, in place of those described; of worker processes also ``share``.
+
+    Raises:
+        ConfigurationError: as :func:`rlnas.specs.evaluator_from_spec`, or as :class:`ParallelEvaluator`.
+    """
+    if spec.get("kind") == "table" or (workers == 1 and timeout is None):
+        return evaluator_from_spec(spec, **options)
+    here = {name: options.pop(name) for name in ("share", "cache_size") if name in options}
+    return ParallelEvaluator(workers, {**spec, **options}, timeout=timeout, **here)
 
 
 class ParallelEvaluator(CachedEvaluator):
@@ -288,8 +310,6 @@ def _unmoved_by_ctrl_c() -> Iterator[None]:
 def _serve(connection: Connection, spec: dict[str, Any]) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     import torch
-
-    from rlnas.specs import evaluator_from_spec
 
     torch.set_num_threads(1)
     with contextlib.suppress(EOFError, OSError):  # the parent is gone

@@ -1,9 +1,7 @@
-"""Many different networks in lock-step: at each step of the schedule one operation, for every network that is ready.
+"""Many different networks in lock-step: their parameters, their optimisers, and the passes through them.
 
-Networks run node by node. Nodes of different networks with the same operation and the same input shape form a *group*
-and are computed together by one :class:`~rlnas.stacked.Stacked` operation; an agenda orders the groups so that they are
-few. Outputs of one shape lie in one buffer, so that a group gathers its inputs, sums of earlier outputs, with one
-indexing operation for each summand; gradients are gathered from the readers in the same way.
+:mod:`rlnas.schedule` says which nodes are computed together and in which order, :mod:`rlnas.stacked` how, and
+:mod:`rlnas.routes` where each group finds what it reads.
 """
 
 from __future__ import annotations

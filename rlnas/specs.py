@@ -10,7 +10,6 @@ from rlnas.architecture import Architecture
 from rlnas.batched_evaluator import BatchedEvaluator
 from rlnas.errors import ConfigurationError, one_of
 from rlnas.evaluator import Evaluator
-from rlnas.parallel_evaluator import ParallelEvaluator
 from rlnas.search_space import CellSpace, ChainSpace, SearchSpace
 from rlnas.sequential_evaluator import SequentialEvaluator
 from rlnas.table import TableSpace
@@ -44,26 +43,17 @@ def architecture_from_json(data: Mapping[str, Any]) -> Architecture:
     return space_from_spec(data["space"]).decode(data["choices"])
 
 
-def evaluator_from_spec(
-    spec: Mapping[str, Any], *, workers: int = 1, timeout: float | None = None, **options: Any
-) -> Evaluator:
+def evaluator_from_spec(spec: Mapping[str, Any], **options: Any) -> Evaluator:
     """The evaluator that :meth:`Evaluator.spec` described; it gives equal results. What is left out is the default.
 
     Args:
         spec: the description.
-        workers: processes that train, see :class:`ParallelEvaluator`; 1 is this one unless there is a ``timeout``. A
-            table, which trains nothing, is always read in this process.
-        timeout: seconds that a worker may take for a share of proposals; None for as long as it likes.
         options: of the evaluator's kind, in place of those described; such as ``cache_size``, which no description has.
-            Where there are worker processes, also ``share``.
 
     Raises:
         ConfigurationError: if its kind is unknown, an option is, or its device is absent here.
     """
     make = EVALUATORS[one_of("evaluator", str(spec.get("kind")), EVALUATORS)]
-    if make is not _table and (workers != 1 or timeout is not None):
-        here = {name: options.pop(name) for name in ("share", "cache_size") if name in options}
-        return ParallelEvaluator(workers, {**spec, **options}, timeout=timeout, **here)
     try:
         return make(**{option: value for option, value in {**spec, **options}.items() if option != "kind"})
     except TypeError as error:

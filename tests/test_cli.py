@@ -163,7 +163,8 @@ def searched(trained: Path) -> Path:
 def learned_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A meta-learned start for the space of the trained agent."""
     out = tmp_path_factory.mktemp("start") / "init"
-    options = ("--adaptation-option", "steps=2", "--iterations", 2, "--device", "cpu")
+    adaptation = ("--adaptation", "fomaml", "--adaptation-option", "steps=2")
+    options = (*adaptation, "--iterations", 2, "--device", "cpu")
     assert "tensors from 2 iterations, accuracy 0." in succeed("meta-train", *options, "--out", out)
     return out
 

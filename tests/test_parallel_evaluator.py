@@ -24,10 +24,9 @@ from rlnas.architecture import Architecture
 from rlnas.digits import DigitsSource
 from rlnas.errors import ConfigurationError, RlnasError, UnknownNameError
 from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
-from rlnas.parallel_evaluator import FAILED_STARTS, ParallelEvaluator, divide
+from rlnas.parallel_evaluator import FAILED_STARTS, ParallelEvaluator, divide, evaluator_in_processes
 from rlnas.search_space import ChainSpace
 from rlnas.sequential_evaluator import SequentialEvaluator
-from rlnas.specs import evaluator_from_spec
 from rlnas.task import Task
 
 from .contracts.evaluator import EvaluatorContract, assert_same
@@ -222,15 +221,15 @@ def test_the_description_is_that_of_the_workers_evaluator(shared: ParallelEvalua
 
 def test_workers_and_deadlines_are_options_and_no_part_of_a_description(expected: list[Evaluation]) -> None:
     brief = {"kind": "sequential", "adaptation": asdict(FAST)}
-    made = evaluator_from_spec(brief, workers=1, timeout=DEADLINE, share=2, cache_size=1)
+    made = evaluator_in_processes(brief, workers=1, timeout=DEADLINE, share=2, cache_size=1)
     assert isinstance(made, ParallelEvaluator)
     with made:
         assert made.spec() == SPEC
         assert (made.timeout, made.share, made.cache_size) == (DEADLINE, 2, 1)
         assert_same(made.evaluate(PROPOSALS), expected)
-    assert isinstance(evaluator_from_spec(brief, workers=1), SequentialEvaluator)
+    assert isinstance(evaluator_in_processes(brief, workers=1), SequentialEvaluator)
     with pytest.raises(ConfigurationError, match="workers"):
-        evaluator_from_spec(brief, workers=0)
+        evaluator_in_processes(brief, workers=0)
 
 
 @given(st.integers(0, 300), st.integers(1, 9), st.integers(1, 40))
