@@ -235,7 +235,8 @@ class _Candidate:
             text = f"{proposal.architecture.text} does not fit {task.image_shape} images: {error}"
             raise ConfigurationError(text) from None
         tile = choose_tile(len(task.support_x), tiles)
-        footprint = _footprint(graph, task, cost[0], tile)
+        at_once = len(task.query_x) if tiles else min(len(task.query_x), QUERY_TILE)
+        footprint = _footprint(graph, task, cost[0], tile, at_once)
         steps = adaptation.with_steps(proposal.steps).steps
         queries = 0 if tiles else len(task.query_x)
         return cls(index, proposal, task, graph, cost, steps, footprint, tile, queries)
@@ -259,12 +260,21 @@ def choose_tile(images: int, tiles: Sequence[int]) -> int:
     return min(tiles, key=lambda tile: -(-images // tile) * (tile + 2), default=images)
 
 
-def _footprint(graph: Graph, task: FewShotTask, parameters: int, tile: int) -> float:
-    """About how many bytes training a network takes: activations and their gradients, and the parameters' copies."""
-    rows = -(-len(task.support_x) // tile)
-    shapes = input_shapes(graph, task.image_shape)
-    values = sum(2 * prod(s) + 3 * prod(n.operation.output_shape(s)) for n, s in zip(graph, shapes, strict=True))
-    return 4.0 * (rows * tile * values + (6 + 2 * rows) * parameters)
+def _footprint(graph: Graph, task: FewShotTask, parameters: int, tile: int, queries: int) -> float:
+    """About how many bytes a network takes: activations with their gradients, and the parameters' copies.
+
+    Args:
+        graph: the network.
+        task: what it is trained and judged on.
+        parameters: how many it has.
+        tile: support images that are computed together.
+        queries: query images that are judged at once.
+    """
+    rows, shapes = -(-len(task.support_x) // tile), input_shapes(graph, task.image_shape)
+    reads = sum(prod(shape) for shape in shapes)
+    gives = sum(prod(node.operation.output_shape(shape)) for node, shape in zip(graph, shapes, strict=True))
+    activations = max(rows * tile * (2 * reads + 3 * gives), queries * (reads + gives))
+    return 4.0 * (activations + (6 + 2 * max(rows, queries // QUERY_TILE)) * parameters)
 
 
 def _batches(candidates: Sequence[_Candidate], limit: float, alone: float) -> Iterator[list[_Candidate]]:

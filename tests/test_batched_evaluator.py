@@ -395,3 +395,23 @@ def test_a_description_makes_an_equal_evaluator(tiles: Sequence[int] | None) -> 
 def test_options_are_checked(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         BatchedEvaluator(**options)
+
+
+def test_bfloat16_stays_near_and_no_neighbour_matters() -> None:
+    exact = BatchedEvaluator(FAST).evaluate(proposals())
+    rounded = BatchedEvaluator(FAST, precision="bfloat16").evaluate(proposals())
+    losses = np.array([[e.loss for e in found] for found in (exact, rounded)], dtype=float)
+    assert 0 < np.abs(losses[1] - losses[0]).max() < 0.2
+    assert_same([BatchedEvaluator(FAST, precision="bfloat16").evaluate([p])[0] for p in proposals()[:6]], rounded[:6])
+
+
+@pytest.mark.gpu
+def test_cuda_agrees_with_the_cpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    expected = BatchedEvaluator(FAST).evaluate(proposals())
+    found = BatchedEvaluator(FAST, device="cuda").evaluate(proposals())
+    for proposal, mine, its in zip(proposals(), found, expected, strict=True):
+        assert isinstance(proposal.task, FewShotTask)
+        assert mine.status is its.status
+        assert abs(mine.accuracy - its.accuracy) <= 2 / len(proposal.task.query_x)
