@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from rlnas.adaptation import Adaptation, adapt, score, standardise
+from rlnas.architecture import Architecture
 from rlnas.batched_evaluator import BatchedEvaluator
 from rlnas.device import choose_device
 from rlnas.digits import DigitsSource
@@ -33,6 +34,7 @@ from rlnas.sequential_evaluator import SequentialEvaluator
 from rlnas.task import FewShotTask
 
 WAYS, QUERIES = 5, 15
+POOL = 1024
 ADAPTATION = Adaptation()
 
 
@@ -71,18 +73,17 @@ def main() -> None:
     for shape in shapes:
         few = 8 if shape is large else 24
         sizes = tuple(min(n, 16) for n in populations) if quick and shape is large and not cuda else populations
-        proposals = make_proposals(shape, max(*sizes, few))
-        sample = proposals[:few]
+        sample = make_proposals(shape, few)
         ways: dict[str, Callable[[], int]] = {
             "naive": lambda sample=sample: run_all(SequentialEvaluator(ADAPTATION, device.type, 0), sample, 1),
             "channels-last loop": lambda sample=sample: run_channels_last(sample, device),
             "batched, one at a time": lambda sample=sample: run_all(make_batched(device), sample, 1),
         }
         for size in sizes:
-            some = proposals[: max(size, few)]
+            some = make_proposals(shape, max(size, few))
             ways[f"batched, {size}"] = lambda some=some, size=size: run_all(make_batched(device), some, size)
         if cuda or not quick:
-            some = proposals[: min(max(sizes), 256)]
+            some = make_proposals(shape, min(max(sizes), 256))
             ways[f"batched, {len(some)}, bfloat16"] = lambda some=some: run_all(
                 make_batched(device, "bfloat16"), some, len(some)
             )
@@ -128,20 +129,28 @@ def main() -> None:
 
 
 def make_proposals(shape: Shape, count: int) -> list[Proposal]:
-    """Different cells, none without a path, each with a task of its own."""
+    """Different cells, none without a path, each with a task of its own: evenly from the cheapest to the dearest.
+
+    Sets of any size are thus equally hard on average.
+    """
     space, rng = CellSpace(), np.random.default_rng(0)
-    chosen: dict[str, Proposal] = {}
-    while len(chosen) < count:
+    cells: dict[str, Architecture] = {}
+    while len(cells) < POOL:
         architecture = space.sample(rng)
-        if isinstance(architecture.graph(WAYS)[0].operation, Constant) or architecture.key in chosen:
-            continue
-        support, query = np.arange(WAYS).repeat(shape.shots), np.arange(WAYS).repeat(QUERIES)
-        images = rng.random((len(support) + len(query), 1, shape.side, shape.side), dtype=np.float32)
-        name = f"noise:train/{len(chosen)}"
-        task = FewShotTask(name, "noise", images[: len(support)], support, images[len(support) :], query)
+        if not isinstance(architecture.graph(WAYS)[0].operation, Constant):
+            cells[architecture.key] = architecture
+    image = 1, shape.side, shape.side
+    ordered = sorted(cells.values(), key=lambda cell: (count_flops(cell.graph(WAYS), image), cell.key))
+    places = (np.arange(count) + 0.5) * POOL / count
+    support, query = np.arange(WAYS).repeat(shape.shots), np.arange(WAYS).repeat(QUERIES)
+    chosen = []
+    for number, cell in enumerate(ordered[int(place)] for place in places):
+        images = rng.random((len(support) + len(query), *image), dtype=np.float32)
+        parts = images[: len(support)], support, images[len(support) :], query
+        task = FewShotTask(f"noise:train/{number}", "noise", *parts)
         assert task.digest  # computed once, before anything is timed
-        chosen[architecture.key] = Proposal(architecture, task)
-    return list(chosen.values())
+        chosen.append(Proposal(cell, task))
+    return [chosen[i] for i in rng.permutation(count)]
 
 
 def make_batched(device: torch.device, precision: str = "float32") -> Evaluator:
