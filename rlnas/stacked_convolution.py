@@ -14,7 +14,7 @@ from rlnas.stacked import LANES, Rows, Stacked, Statistics, Weights, as_images
 BATCH_NORM_EPSILON = 1e-5
 """As in ``torch.nn.BatchNorm2d``."""
 
-ALONE_WORK, ALONE_SIZE = 12_000_000, 131_072
+ALONE_WORK, ALONE_SIZE = 10_000_000, 131_072
 """Multiply-accumulates, or values of an activation, from which a row is convolved by itself on a CPU: from there on
 grouping gains nothing."""
 
