@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from rlnas.errors import ConfigurationError
+
 if TYPE_CHECKING:
-    from rlnas.graph import Graph
+    from rlnas.graph import Graph, Shape
     from rlnas.search_space import SearchSpace
 
 
@@ -46,3 +48,8 @@ class Architecture:
 
     def __str__(self) -> str:
         return self.text
+
+
+def misfit(architecture: Architecture, image: Shape, error: ValueError) -> ConfigurationError:
+    """What to raise where a network does not fit images of shape (C, H, W), as ``error`` says."""
+    return ConfigurationError(f"{architecture.text} does not fit {image} images: {error}")

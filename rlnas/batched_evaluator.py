@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from rlnas.architecture import misfit
 from rlnas.device import free_memory, one_thread
-from rlnas.errors import ConfigurationError, RlnasError, at_least, one_of
+from rlnas.errors import RlnasError, at_least, one_of
 from rlnas.evaluator import Evaluation, Proposal, Status
 from rlnas.graph import Constant, Graph, count_flops, count_parameters, input_shapes
-from rlnas.sequential_evaluator import SequentialEvaluator, failed, judged
+from rlnas.sequential_evaluator import SequentialEvaluator, failed, judged, with_images
 from rlnas.task import FewShotTask
 
 if TYPE_CHECKING:
@@ -92,9 +93,7 @@ class BatchedEvaluator(SequentialEvaluator):
         candidates = []
         memory = self.memory or 0.8 * free_memory(self.device)
         for index, proposal in enumerate(proposals):
-            task = proposal.task
-            if not isinstance(task, FewShotTask):
-                raise ConfigurationError(f"task {task.name} has no images to train on; use the evaluator of its table")
+            task = with_images(proposal.task)
             try:
                 candidate = _Candidate.of(index, proposal, task, self.adaptation, self.tiles)
             except RlnasError as error:
@@ -232,8 +231,7 @@ class _Candidate:
         try:
             cost = count_parameters(graph, task.image_shape), count_flops(graph, task.image_shape)
         except ValueError as error:
-            text = f"{proposal.architecture.text} does not fit {task.image_shape} images: {error}"
-            raise ConfigurationError(text) from None
+            raise misfit(proposal.architecture, task.image_shape, error) from None
         tile = choose_tile(len(task.support_x), tiles)
         at_once = len(task.query_x) if tiles else min(len(task.query_x), QUERY_TILE)
         footprint = _footprint(graph, task, cost[0], tile, at_once)

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from rlnas.adaptation import METHODS, Adaptation, relation_shapes
-from rlnas.architecture import Architecture
+from rlnas.architecture import Architecture, misfit
 from rlnas.checkpoint import load_checkpoint, one_line, save_checkpoint
 from rlnas.errors import CheckpointError, ConfigurationError
 from rlnas.graph import INPUT, Add, Classifier, Conv, Dense, Graph, Shape, input_shapes
@@ -186,7 +186,7 @@ def start(
     try:
         weights = random_weights(architecture, task, seed)
     except ValueError as error:
-        raise ConfigurationError(f"{architecture.text} does not fit {task.image_shape} images: {error}") from None
+        raise misfit(architecture, task.image_shape, error) from None
     if init is None:
         return weights, ()
     graph = architecture.graph(task.ways)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rlnas.adaptation import Adaptation, relation_shapes, standardise
-from rlnas.architecture import Architecture
+from rlnas.architecture import Architecture, misfit
 from rlnas.device import one_thread
 from rlnas.errors import ConfigurationError, at_least, one_of
 from rlnas.graph import Classifier, Dense, Operation, Shape, input_shapes
@@ -155,7 +155,7 @@ class _Shared:
         try:
             shapes, names = input_shapes(graph, task.image_shape), tensor_names(graph, task.image_shape)
         except ValueError as error:
-            raise ConfigurationError(f"{architecture.text} does not fit {task.image_shape} images: {error}") from None
+            raise misfit(architecture, task.image_shape, error) from None
         for node, shape, own in zip(graph, shapes, names, strict=True):
             self._meet(node.operation, shape, own)
         weights, rates = (

@@ -13,8 +13,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from rlnas.architecture import Architecture
-from rlnas.errors import ConfigurationError
+from rlnas.architecture import Architecture, misfit
 from rlnas.graph import (
     INPUT,
     Add,
@@ -92,7 +91,7 @@ def build_network(architecture: Architecture, task: FewShotTask, seed: int = 0) 
     try:
         network = Network(graph, task.image_shape)
     except ValueError as error:
-        raise ConfigurationError(f"{architecture.text} does not fit {task.image_shape} images: {error}") from None
+        raise misfit(architecture, task.image_shape, error) from None
     network.load_weights(random_weights(architecture, task, seed))
     return network
 

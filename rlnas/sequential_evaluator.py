@@ -13,7 +13,7 @@ from rlnas.device import choose_device, one_thread
 from rlnas.errors import CheckpointError, ConfigurationError, RlnasError
 from rlnas.evaluator import CachedEvaluator, Evaluation, Proposal, Status
 from rlnas.graph import count_flops, count_parameters
-from rlnas.task import FewShotTask
+from rlnas.task import FewShotTask, Task
 
 if TYPE_CHECKING:
     from rlnas.adaptation import Adaptation, Score
@@ -63,9 +63,7 @@ class SequentialEvaluator(CachedEvaluator):
         from rlnas.initialisation import start
         from rlnas.network import Network
 
-        task = proposal.task
-        if not isinstance(task, FewShotTask):
-            raise ConfigurationError(f"task {task.name} has no images to train on; use the evaluator of its table")
+        task = with_images(proposal.task)
         graph = proposal.architecture.graph(task.ways)
         started = time.perf_counter()
         try:
@@ -87,6 +85,17 @@ class SequentialEvaluator(CachedEvaluator):
         except (RlnasError, MemoryError, RuntimeError) as error:
             return failed(error)
         return judged(result, time.perf_counter() - started, *cost)
+
+
+def with_images(task: Task) -> FewShotTask:
+    """The task itself, if networks can be trained on it.
+
+    Raises:
+        ConfigurationError: if it has no images.
+    """
+    if not isinstance(task, FewShotTask):
+        raise ConfigurationError(f"task {task.name} has no images to train on; use the evaluator of its table")
+    return task
 
 
 def judged(score: Score, seconds: float, parameters: int, flops: int) -> Evaluation:
