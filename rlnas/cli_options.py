@@ -21,7 +21,6 @@ Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everythin
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that evaluate designs.")]
 Designs = Annotated[int, typer.Option(min=1, help="Designs in each trial.")]
-TrialCount = Annotated[int, typer.Option("--trials", min=1, help="Tasks to search.")]
 Tasks = Annotated[str, typer.Option(help="Tasks as SOURCE:SPLIT, for example digits:test or npz:FILE:test.")]
 TaskOptions = Annotated[
     list[str] | None,
@@ -30,6 +29,10 @@ TaskOptions = Annotated[
     ),
 ]
 Download = Annotated[bool, typer.Option("--download", help="Let torchvision fetch a set that is missing.")]
+Data = Annotated[Path | None, typer.Option(help="Folder of recorded tables, if not the variable RLNAS_DATA's.")]
+Duplicates = Annotated[
+    str, typer.Option(help="count a design proposed twice in a trial as an evaluation, or refuse it.")
+]
 Init = Annotated[Path | None, typer.Option(help="Folder of a meta-learned start, as meta-train writes it.")]
 AdaptationName = Annotated[
     str | None, typer.Option("--adaptation", help="How networks adapt; by default as the start was learned for.")
@@ -114,3 +117,27 @@ def evaluator_spec(
     adaptation, _ = matched(replace(usual, method=method or usual.method, **adaptation_options(options or [])), start)
     spec["adaptation"] = asdict(adaptation)
     return spec if start is None else {**spec, "init": start.spec()}
+
+
+def names_in(text: str) -> list[str]:
+    """What stands between commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def device_of(name: str) -> str:
+    """``cpu`` or ``cuda``, as ``--device`` says.
+
+    Raises:
+        ConfigurationError: if that device is absent.
+    """
+    from rlnas.device import choose_device
+
+    return choose_device(name).type
+
+
+def new_folder(job: str) -> Path:
+    """The first of runs/JOB-001, runs/JOB-002 ... that does not exist."""
+    number = 1
+    while (folder := Path("runs") / f"{job}-{number:03}").exists():
+        number += 1
+    return folder
