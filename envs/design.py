@@ -158,7 +158,7 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
         super().reset(seed=seed)
         (task,), trial = task_options(options, 1)
         number = int(self._trials.trial[0]) + 1 if trial is None else trial
-        self._trials.begin(0, self.np_random, number, seed, task)
+        self._trials.begin([0], [self.np_random], [number], [seed], [task])
         return self._trials.observe()[0], self._info()
 
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
