@@ -18,6 +18,7 @@ from rlnas.errors import ConfigurationError, at_least, one_of
 from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
 from rlnas.reward import REWARDS, Reference, random_reference, reward_of
 from rlnas.search_space import SearchSpace
+from rlnas.tabular_evaluator import TabularEvaluator
 from rlnas.task import DESCRIPTOR, Task, TaskSource
 
 from .observation import LIMIT, ObservationLayout
@@ -98,6 +99,7 @@ class Trials:
         self.layout = ObservationLayout(settings.space)
         self.agent = agent
         self.partial = PartialDesigns(settings.space, count)
+        self._lookup = _lookup_of(settings)
         self._references: dict[str, Reference] = {}
         self._texts = _Texts(settings.space)
         self._seeds: list[int | None] = [None] * count
@@ -221,7 +223,7 @@ class Trials:
         better = rows[accuracy > self.best[rows]]
         self.accuracy[rows] = accuracy
         self.best[better], self.incumbent[better] = self.accuracy[better], self.partial.choices[better]
-        self.status[rows] = [evaluation.status.value for evaluation in evaluations]
+        self.status[rows] = [str(evaluation.status) for evaluation in evaluations]
         if self.recorder is not None:
             ended = zip(rows.tolist(), evaluations, seeds, rewards.tolist(), strict=True)
             self.recorder([self._episode(*design) for design in ended])
@@ -241,6 +243,8 @@ class Trials:
             seeds = [int(rngs[row].integers(2**31)) for row in rows.tolist()]
         else:
             seeds = [settings.evaluation_seed] * len(rows)
+            if self._lookup is not None:
+                return self._lookup(choices, tasks, settings.evaluation_seed), seeds
         proposals = [
             Proposal(Architecture(settings.space, design), task, seed)
             for design, task, seed in zip(designs, tasks, seeds, strict=True)
@@ -279,6 +283,13 @@ class Trials:
             evaluation=evaluation,
             best=float(self.best[row]),
         )
+
+
+def _lookup_of(settings: TrialSettings) -> Callable[..., list[Evaluation]] | None:
+    """How to have bare choices evaluated, which takes a table half the time of proposals; None where one cannot."""
+    evaluator = settings.evaluator
+    own = isinstance(evaluator, TabularEvaluator) and evaluator.table.space == settings.space
+    return evaluator.lookup if isinstance(evaluator, TabularEvaluator) and own else None
 
 
 class _Texts(dict[tuple[int, ...], str]):
