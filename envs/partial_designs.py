@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
-
 import numpy as np
 from numpy.typing import NDArray
 
 from rlnas.errors import IllegalChoiceError
 from rlnas.search_space import SearchSpace
 
-Rows: TypeAlias = Sequence[int] | NDArray[np.int64]
-"""Numbers of the trials that something is done to."""
+from .evaluated_designs import EvaluatedDesigns, Rows
 
 
 class PartialDesigns:
@@ -23,12 +19,15 @@ class PartialDesigns:
     Args:
         space: what is designed in.
         count: number of designs.
+        evaluated: makes every choice illegal that leads to nothing but designs that a trial has evaluated.
     """
 
-    def __init__(self, space: SearchSpace, count: int) -> None:
+    def __init__(self, space: SearchSpace, count: int, evaluated: EvaluatedDesigns | None = None) -> None:
         self.space = space
         self.count = count
+        self._evaluated = evaluated
         self._transitions = space.transitions
+        self._allowed = self._transitions >= 0
         self._decisions = len(space.decisions)
         self._rows = np.arange(count)
         self._choice_codes = _one_hot(space.num_choices)
@@ -38,20 +37,34 @@ class PartialDesigns:
         self.choices = np.full((count, self._decisions), -1, dtype=np.int64)
         self.action = np.full(count, -1, dtype=np.int64)
         self.illegal = np.zeros(count, dtype=np.bool_)
+        self._legal: NDArray[np.bool_] | None = None
+        self._codes = np.zeros((*self.choices.shape, space.num_choices), dtype=np.float32)
         self._masks = np.zeros((count, self._decisions, space.num_choices), dtype=np.bool_)
 
     def begin(self, rows: Rows) -> None:
         """Start the first design of a trial in some rows."""
         self.action[rows] = -1
+        if self._evaluated is not None:
+            self._evaluated.forget(rows)
         self.clear(rows)
 
     def clear(self, rows: Rows) -> None:
         """Start the next design of the same trial in some rows."""
         self.state[rows], self.position[rows], self.choices[rows], self.illegal[rows] = 0, 0, -1, False
+        self._codes[rows] = 0
+        self._legal = None
+        if self._evaluated is not None:
+            self._evaluated.restart(rows)
 
     def legal(self) -> NDArray[np.bool_]:
-        """The legal choices now, of shape (count, choices)."""
-        return np.asarray(self._transitions[self.state] >= 0)
+        """The legal choices now, of shape (count, choices); not to be written to."""
+        if self._legal is None:
+            legal: NDArray[np.bool_] = self._allowed.take(self.state, axis=0)
+            if self._evaluated is not None:
+                legal &= ~self._evaluated.spent(self.state, self.position)
+            legal.setflags(write=False)
+            self._legal = legal
+        return self._legal
 
     def take(self, actions: NDArray[np.int64], raises: bool) -> NDArray[np.bool_]:
         """Take one decision in every design.
@@ -71,12 +84,19 @@ class PartialDesigns:
         illegal = ~legal[self._rows, actions]
         if raises and illegal.any():
             self._refuse(int(np.flatnonzero(illegal)[0]), actions)
+        if self._evaluated is not None:
+            self._evaluated.follow(self.position, actions)
         self._masks[self._rows, self.position] = legal
+        self._codes[self._rows, self.position, actions] = 1
         self.choices[self._rows, self.position] = actions
         self.position += 1
         self.state = np.where(illegal, 0, self._transitions[self.state, actions])
-        self.action, self.illegal = actions, illegal
-        return np.asarray(illegal | (self.position == self._decisions))
+        self.action, self.illegal, self._legal = actions, illegal, None
+        ended: NDArray[np.bool_] = illegal | (self.position == self._decisions)
+        if self._evaluated is not None:
+            complete = np.flatnonzero(ended & ~illegal)
+            self._evaluated.add(complete, self.choices[complete])
+        return ended
 
     def taken(self, row: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
         """A design's actions so far, and the legal ones at each of them as a string of ``0`` and ``1``."""
@@ -91,7 +111,7 @@ class PartialDesigns:
             parts: from :meth:`~rlnas.envs.observation.ObservationLayout.split`.
             incumbent: the choices of each trial's best design, -1 where it has none, of shape (count, decisions).
         """
-        parts["design"][:] = self._choice_codes[self.choices].reshape(self.count, -1)
+        parts["design"][:] = self._codes.reshape(self.count, -1)
         parts["position"][:] = self._position_codes[self.position]
         parts["action"][:] = self._choice_codes[self.action]
         parts["incumbent"][:] = self._choice_codes[incumbent[self._rows, self.position]]

@@ -21,6 +21,7 @@ from rlnas.search_space import SearchSpace
 from rlnas.tabular_evaluator import TabularEvaluator
 from rlnas.task import DESCRIPTOR, Task, TaskSource
 
+from .evaluated_designs import EvaluatedDesigns
 from .observation import LIMIT, ObservationLayout
 from .partial_designs import PartialDesigns
 
@@ -28,6 +29,7 @@ Recorder: TypeAlias = Callable[[Sequence[DesignEpisode]], None]
 """Is given the design episodes that ended in one step; what it has returned from is recorded."""
 
 INVALID_ACTIONS = ("penalise", "raise")
+DUPLICATES = ("count", "refuse")
 ILLEGAL = Evaluation(0.0, status=Status.INVALID, message="illegal action")
 """What a design is worth that an illegal action ended."""
 
@@ -46,6 +48,7 @@ class TrialSettings:
     reference_designs: int
     invalid_action: str
     evaluation_seed: int | None
+    duplicates: str
 
     def __post_init__(self) -> None:
         kinds = {"space": (self.space, SearchSpace), "evaluator": (self.evaluator, Evaluator)}
@@ -55,6 +58,7 @@ class TrialSettings:
         one_of("split", self.split, self.source.splits)
         one_of("reward", self.reward, REWARDS)
         one_of("invalid_action", self.invalid_action, INVALID_ACTIONS)
+        one_of("duplicates", self.duplicates, DUPLICATES)
         at_least("designs_per_trial", self.designs_per_trial, 1)
         at_least("reference_designs", self.reference_designs, 2)
         if self.evaluation_seed is not None:
@@ -73,6 +77,8 @@ class TrialSettings:
             "reference_designs": self.reference_designs,
             "invalid_action": self.invalid_action,
             "evaluation_seed": self.evaluation_seed,
+            # Left out by default: then descriptions are the same as before there was a choice, and so are records.
+            **({} if self.duplicates == "count" else {"duplicates": self.duplicates}),
         }
 
 
@@ -98,7 +104,9 @@ class Trials:
         self.recorder = recorder
         self.layout = ObservationLayout(settings.space)
         self.agent = agent
-        self.partial = PartialDesigns(settings.space, count)
+        refuse = settings.duplicates == "refuse"
+        evaluated = EvaluatedDesigns(settings.space, count, settings.designs_per_trial) if refuse else None
+        self.partial = PartialDesigns(settings.space, count, evaluated)
         self._lookup = _lookup_of(settings)
         self._references: dict[str, Reference] = {}
         self._texts = _Texts(settings.space)
@@ -154,7 +162,7 @@ class Trials:
         self.partial.begin(rows)
 
     def legal(self) -> NDArray[np.bool_]:
-        """The legal choices now, of shape (count, choices)."""
+        """The legal choices now, of shape (count, choices); not to be written to."""
         return self.partial.legal()
 
     def step(

@@ -65,7 +65,7 @@ class DesignVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[
 
     def action_masks(self) -> NDArray[np.bool_]:
         """The legal actions now, of shape (num_envs, actions)."""
-        return self._trials.legal()
+        return self._trials.legal().copy()
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -99,11 +99,11 @@ class DesignVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[
         return tuple(texts if self.render_mode == "ansi" else map(render_rgb, texts))
 
     def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
-        if seed is None or isinstance(seed, int):
-            return [None if seed is None else seed + i for i in range(self.num_envs)]
+        if seed is None or isinstance(seed, int | np.integer):
+            return [None if seed is None else int(seed) + i for i in range(self.num_envs)]
         if len(seed) != self.num_envs:
             raise ConfigurationError(f"seed must be one number or {self.num_envs}, one for each trial, got {len(seed)}")
-        return list(seed)
+        return [None if s is None else int(s) for s in seed]
 
     def _begin_next(self, rows: list[int]) -> None:
         numbers = (self._trials.trial[rows] + self.num_envs).tolist()
