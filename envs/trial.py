@@ -293,15 +293,16 @@ class Trials:
         )
 
 
-def _lookup_of(settings: TrialSettings) -> Callable[..., list[Evaluation]] | None:
-    """How to have bare choices evaluated, which takes a table half the time of proposals; None where one cannot."""
+def _lookup_of(settings: TrialSettings) -> Callable[[NDArray[np.int64], Sequence[Task], int], list[Evaluation]] | None:
+    """How bare choices are evaluated, which costs a table less than proposals do; None where it takes proposals."""
     evaluator = settings.evaluator
-    own = isinstance(evaluator, TabularEvaluator) and evaluator.table.space == settings.space
-    return evaluator.lookup if isinstance(evaluator, TabularEvaluator) and own else None
+    if isinstance(evaluator, TabularEvaluator) and evaluator.table.space == settings.space:
+        return evaluator.lookup
+    return None
 
 
 class _Texts(dict[tuple[int, ...], str]):
-    """Remembers the canonical texts of designs, which a design's evaluation from a table costs less than."""
+    """The canonical text of each design by its choices, remembered: to make one costs more than a table's answer."""
 
     SIZE = 100_000
 

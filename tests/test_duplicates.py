@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,13 @@ def play_at_random(env: DesignEnv, seed: int) -> list[tuple[int, ...]]:
     return [record.actions for record in records]
 
 
+@cache
+def all_designs(space: SearchSpace) -> frozenset[tuple[int, ...]]:
+    return frozenset(architecture.choices for architecture in space.enumerate())
+
+
 def brute_force(space: SearchSpace, prefix: tuple[int, ...], evaluated: set[tuple[int, ...]]) -> list[bool]:
-    every = {architecture.choices for architecture in space.enumerate()}
+    every = all_designs(space)
     wanted = (every - evaluated) or every
     going_on = {design[len(prefix)] for design in wanted if design[: len(prefix)] == prefix}
     return [choice in going_on for choice in range(space.num_choices)]
@@ -75,7 +81,7 @@ def test_masks_leave_every_choice_that_leads_to_a_new_design_and_no_other(space:
     prefixes: list[tuple[int, ...]] = [()] * count
     evaluated: list[set[tuple[int, ...]]] = [set() for _ in range(count)]
     refused = trials = 0
-    while trials < 3 * count:
+    while trials < 2 * count:
         masks = [brute_force(space, prefixes[row], evaluated[row]) for row in range(count)]
         for row in range(count):
             assert space.legal_choices(prefixes[row], evaluated[row]).tolist() == masks[row]
