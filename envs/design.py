@@ -33,6 +33,7 @@ def make_settings(
     reference_designs: int = 8,
     invalid_action: str = "penalise",
     evaluation_seed: int | None = 0,
+    duplicates: str = "count",
 ) -> TrialSettings:
     """Settings from what a user may write for :class:`DesignEnv`'s arguments.
 
@@ -61,6 +62,7 @@ def make_settings(
         reference_designs=reference_designs,
         invalid_action=invalid_action,
         evaluation_seed=evaluation_seed,
+        duplicates=duplicates,
     )
 
 
@@ -114,6 +116,10 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
             :class:`~rlnas.errors.IllegalChoiceError`.
         evaluation_seed: which replicate of the random weights every evaluation uses, so that a design repeated on a
             task has the same accuracy; None draws a new one for each design.
+        duplicates: what of a design that the trial has evaluated before: ``"count"`` it like any other, or
+            ``"refuse"`` it: no choice is legal that only such designs go on with. Designs are compared by their
+            choices, so the same network designed otherwise is evaluated again, and so is everything once a trial has
+            evaluated its whole space.
         recorder: called with the design episodes that ended in a step (:meth:`rlnas.store.EpisodeStore.append`, say).
         agent: who is recorded to have designed.
         render_mode: ``"ansi"`` or ``"rgb_array"``.
@@ -150,7 +156,7 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
 
     def action_masks(self) -> NDArray[np.bool_]:
         """The legal actions now, of shape (actions,): sb3-contrib's form."""
-        return np.asarray(self._trials.legal()[0])
+        return np.array(self._trials.legal()[0])
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -158,7 +164,7 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
         super().reset(seed=seed)
         (task,), trial = task_options(options, 1)
         number = int(self._trials.trial[0]) + 1 if trial is None else trial
-        self._trials.begin(0, self.np_random, number, seed, task)
+        self._trials.begin([0], [self.np_random], [number], [seed], [task])
         return self._trials.observe()[0], self._info()
 
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:

@@ -21,7 +21,7 @@ def render_ansi(trials: Trials, row: int) -> str:
     settings = trials.settings
     if not trials.tasks:
         return "no trial yet: call reset()"
-    taken = trials.choices[row][trials.choices[row] >= 0].tolist()
+    taken = trials.partial.taken(row)[0]
     named = [d.choices[c] for d, c in zip(settings.space.decisions, taken, strict=False)]
     last = f"{trials.architecture[row]}  accuracy {trials.accuracy[row]:.3f}  {trials.status[row]}"
     return "\n".join(

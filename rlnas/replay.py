@@ -59,7 +59,8 @@ def recompute(episodes: Iterable[DesignEpisode], evaluator: Evaluator | None = N
     """Do every episode again: None for each that comes out the same, else its first difference, in the same order.
 
     The best accuracy before a design is known if the trial's earlier designs are among the episodes, in order; where
-    they are not, ``best`` and the rewards of the form ``improvement`` are believed. Episodes are taken :data:`BATCH` at
+    they are not, ``best`` and the rewards of the form ``improvement`` are believed, and which choices were refused
+    because they only repeat a design. Episodes are taken :data:`BATCH` at
     a time.
 
     Args:
@@ -70,12 +71,12 @@ def recompute(episodes: Iterable[DesignEpisode], evaluator: Evaluator | None = N
         ConfigurationError: if a space, task source or evaluator cannot be made here: CUDA is absent, say.
         DataError: if a task source's files are missing or corrupt.
     """
-    trial = _Trial()
+    trial, made = _Trial(), _Made()
     for _, group in groupby(episodes, lambda episode: canonical_json(episode.env)):
         world: _World | None = None
         while batch := list(islice(group, BATCH)):
             world = world or _World(batch[0].env, evaluator)
-            yield from _recompute_batch(batch, world, trial)
+            yield from _recompute_batch(batch, world, trial, made)
 
 
 class _World:
@@ -86,6 +87,7 @@ class _World:
         self.source = source_from_spec(env["tasks"])
         self.evaluator = evaluator or evaluator_from_spec(env["evaluator"])
         self.reward_form: str = env["reward"]
+        self.refuses_duplicates: bool = env.get("duplicates") == "refuse"
         self._reference_designs: int = env["reference_designs"]
         self._references: dict[str, Reference] = {}
 
@@ -100,22 +102,26 @@ class _World:
         return self._references[task.digest]
 
 
+def _follows(episode: DesignEpisode, previous: DesignEpisode | None) -> bool:
+    """Whether ``previous`` is the design before in the same trial."""
+    number = (episode.agent, episode.trial, episode.design - 1)
+    return previous is not None and (previous.agent, previous.trial, previous.design) == number
+
+
 @dataclass
 class _Trial:
     """The best accuracy of the trial in progress, as recomputed; None where earlier designs were not seen."""
 
-    number: tuple[str, int] | None = None
-    designs: int = 0
+    previous: DesignEpisode | None = None
     best: float | None = None
 
     def enter(self, episode: DesignEpisode) -> float | None:
         """The best accuracy before an episode."""
-        number = (episode.agent, episode.trial)
         if episode.design == 0:
             self.best = 0.0
-        elif number != self.number or episode.design != self.designs:
+        elif not _follows(episode, self.previous):
             self.best = None
-        self.number, self.designs = number, episode.design + 1
+        self.previous = episode
         return self.best
 
     def leave(self, accuracy: float) -> None:
@@ -124,11 +130,37 @@ class _Trial:
 
 
 @dataclass
+class _Made:
+    """The designs that the trial in progress has evaluated; None where earlier ones were not seen."""
+
+    previous: DesignEpisode | None = None
+    designs: frozenset[tuple[int, ...]] | None = None
+
+    def before(self, episode: DesignEpisode) -> frozenset[tuple[int, ...]] | None:
+        """Those before an episode, whose own then joins them."""
+        if episode.design == 0:
+            self.designs = frozenset()
+        elif not _follows(episode, self.previous):
+            self.designs = None
+        self.previous, found = episode, self.designs
+        if self.designs is not None and episode.architecture:  # else an illegal action ended it
+            self.designs |= {episode.actions}
+        return found
+
+
+@dataclass
 class _Retraced:
-    """An episode whose every decision was taken again."""
+    """An episode whose every decision was taken again.
+
+    Args:
+        episode: the record.
+        space: what was designed in.
+        refused: designs that were not to be made again; None where they are not known.
+    """
 
     episode: DesignEpisode
     space: SearchSpace
+    refused: frozenset[tuple[int, ...]] | None = frozenset()
     task: Task | None = None
     differences: list[Difference] = field(default_factory=list)
 
@@ -172,14 +204,22 @@ class _Retraced:
             self._retrace_decision(step, is_illegal=self.illegal and step == steps - 1)
 
     def _retrace_decision(self, step: int, is_illegal: bool) -> None:
-        action, mask = self.episode.actions[step], self.space.legal_choices(self.episode.actions[:step])
-        self.differ("masks", self.episode.masks[step], "".join("1" if legal else "0" for legal in mask), step)
-        if (0 <= action < len(mask) and bool(mask[action])) == is_illegal:
+        action, recorded = self.episode.actions[step], self.episode.masks[step]
+        legal = self.space.legal_choices(self.episode.actions[:step], self.refused or ()).tolist()
+        if self.refused is None and len(recorded) == len(legal):  # believed where it refuses more than the space does
+            legal = [allowed and said != "0" for allowed, said in zip(legal, recorded, strict=True)]
+        self.differ("masks", recorded, "".join("1" if allowed else "0" for allowed in legal), step)
+        if (0 <= action < len(legal) and legal[action]) == is_illegal:
             self.differ("actions", action, "a legal choice" if is_illegal else "an illegal choice", step)
 
 
-def _recompute_batch(episodes: Sequence[DesignEpisode], world: _World, trial: _Trial) -> Iterator[Difference | None]:
-    retraced = [_Retraced(episode, world.space) for episode in episodes]
+def _recompute_batch(
+    episodes: Sequence[DesignEpisode], world: _World, trial: _Trial, made: _Made
+) -> Iterator[Difference | None]:
+    retraced = [
+        _Retraced(episode, world.space, made.before(episode) if world.refuses_duplicates else frozenset())
+        for episode in episodes
+    ]
     proposals = {i: p for i, again in enumerate(retraced) if (p := again.proposal(world.source)) is not None}
     evaluations = dict(zip(proposals, world.evaluator.evaluate(list(proposals.values())), strict=True))
     for i, again in enumerate(retraced):

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlnas.cell import OPERATIONS
 from rlnas.errors import ConfigurationError, one_of
@@ -128,6 +129,24 @@ class TabularEvaluator:
             row = rows.get(architecture.choices)
             found.append(answers[row] if row is not None else self._absent(proposal))
         return found
+
+    def lookup(self, choices: NDArray[np.int64], tasks: Sequence[Task], seed: int = 0) -> list[Evaluation]:
+        """What :meth:`evaluate` says of designs of the table's own space, given as choices alone.
+
+        Args:
+            choices: the designs, of shape (n, decisions).
+            tasks: the task of each.
+            seed: makes no difference.
+
+        Raises:
+            ConfigurationError: if a task is no column of this table.
+        """
+        rows, answers = self.table.space.rows, {task: self._task_answers(task) for task in set(tasks)}
+        designs = map(tuple, choices.tolist())
+        return [answers[task][rows[design]] for design, task in zip(designs, tasks, strict=True)]
+
+    def _task_answers(self, task: Task) -> list[Evaluation]:
+        return self._answers.get(task.digest) or self._column_answers(task)
 
     def best(self, task: Task) -> float:
         """The best accuracy of any design on a task.

@@ -306,6 +306,7 @@ def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> Non
     [
         ({"reward": "acuracy"}, UnknownNameError, "did you mean 'accuracy'"),
         ({"invalid_action": "penalize"}, UnknownNameError, "did you mean 'penalise'"),
+        ({"duplicates": "refused"}, UnknownNameError, "did you mean 'refuse'"),
         ({"render_mode": "rgb_aray"}, UnknownNameError, "did you mean 'rgb_array'"),
         ({"space": "chian"}, UnknownNameError, "did you mean 'chain'"),
         ({"space": {"kind": "cell", "widht": 3}}, ConfigurationError, "widht"),

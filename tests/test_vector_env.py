@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rlnas.envs.design import DesignEnv
 from rlnas.envs.vector import DesignVectorEnv
 from rlnas.episode import DesignEpisode
 from rlnas.errors import ConfigurationError, IllegalChoiceError, UnknownNameError
+from rlnas.evaluator import Evaluation, Proposal
 from rlnas.registration import PRESETS
 from rlnas.replay import recompute
 from rlnas.search_space import CellSpace, ChainSpace, SearchSpace
@@ -210,6 +212,8 @@ def test_row_i_is_seeded_with_the_seed_plus_i() -> None:
     assert tasks == [DesignEnv(space=SPACE).reset(seed=seed)[1]["task"] for seed in (5, 6, 7)]
     vector = make_vec(3)
     assert vector.reset(seed=[7, None, 5])[1]["task"][[2, 0]].tolist() == [tasks[0], tasks[2]]
+    for seed in (np.int64(5), np.arange(5, 8)):
+        assert make_vec(3).reset(seed=seed)[1]["task"].tolist() == tasks  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=r"seed.*3.*got 2"):
         vector.reset(seed=[1, 2])
 
@@ -302,6 +306,57 @@ def test_there_is_a_picture_of_each_trial() -> None:
     assert vector.render() is None
     with pytest.raises(UnknownNameError, match="did you mean 'ansi'"):
         make_vec(2, render_mode="anssi")
+
+
+class Unhurried:
+    """A table's evaluator that takes nothing but proposals."""
+
+    def __init__(self, table: Table) -> None:
+        self._evaluator = TabularEvaluator(table)
+
+    def evaluate(self, proposals: Sequence[Proposal]) -> list[Evaluation]:
+        return self._evaluator.evaluate(proposals)
+
+    def spec(self) -> dict[str, Any]:
+        return self._evaluator.spec()
+
+
+@pytest.mark.parametrize("reward", ["accuracy", "improvement", "normalised"])
+@pytest.mark.parametrize(("evaluation_seed", "duplicates"), [(0, "count"), (None, "count"), (7, "refuse")])
+def test_designs_looked_up_by_their_choices_alone_come_out_as_proposals_do(
+    reward: str, evaluation_seed: int | None, duplicates: str, tmp_path: Path
+) -> None:
+    ops = np.array(list(product(range(3), repeat=3)))[::2]
+    score = np.random.default_rng(0).uniform(size=(len(ops), 2))
+    score[3, 1] = np.nan
+    np.savez(tmp_path / "small.npz", ops=ops, tasks=np.array(["digits", "letters"]), score=score)
+    table = Table.load(tmp_path / "small.npz")
+    records: list[list[DesignEpisode]] = [[], []]
+    options: dict[str, Any] = {
+        "space": table.space,
+        "tasks": (TableSource(table), "all"),
+        "designs_per_trial": 4,
+        "reward": reward,
+        "reference_designs": 3,
+        "evaluation_seed": evaluation_seed,
+        "duplicates": duplicates,
+    }
+    fast = DesignVectorEnv(16, evaluator=TabularEvaluator(table), **options)
+    others = [
+        DesignVectorEnv(16, evaluator=evaluator, recorder=own.extend, **options)
+        for evaluator, own in zip((TabularEvaluator(table), Unhurried(table)), records, strict=True)
+    ]
+    for other in others:
+        assert_same(other.reset(seed=3), fast.reset(seed=3))
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        noise = rng.random((16, 3))
+        actions = np.where(rng.random(16) < 0.05, noise.argmax(1), (noise * fast.action_masks()).argmax(1))
+        result = fast.step(actions)
+        for other in others:
+            assert_same(other.step(actions), result)
+    assert records[0] == records[1]
+    assert len(records[0]) > 300
 
 
 def test_a_table_serves_many_trials_at_once(tmp_path: Path) -> None:
