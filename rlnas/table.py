@@ -218,10 +218,32 @@ class TableSpace(SearchSpace):
     def size(self) -> int:
         return len(self.codes)
 
+    def rank(self, choices: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """The row of each design, -1 where the table has none; nothing is searched for.
+
+        Args:
+            choices: complete designs, integers of shape (n, decisions).
+
+        Returns:
+            Rows, of shape (n,).
+        """
+        transitions, skipped = self.transitions, self._skipped
+        known = ((choices >= 0) & (choices < transitions.shape[1])).all(axis=1)
+        state, row = np.zeros(len(choices), dtype=np.int32), np.zeros(len(choices), dtype=np.int64)
+        for choice in np.where(known[:, None], choices, 0).T:
+            row += skipped[state, choice]
+            state = transitions[state, choice]  # -1 stays -1: it is the last state, from which nothing goes on
+        return np.where(known & (state >= 0), row, -1)
+
     @cached_property
-    def rows(self) -> dict[tuple[int, ...], int]:
-        """The row of each design, by its choices."""
-        return {choices: row for row, choices in enumerate(map(tuple, self.codes.tolist()))}
+    def _skipped(self) -> NDArray[np.int64]:
+        """How many designs come before those of each choice in each state, in lexicographic order."""
+        transitions = self.transitions
+        completions = np.r_[np.zeros(len(transitions) - 1, dtype=np.int64), 1]
+        for _ in self._decisions:  # after k rounds right for the last k decisions
+            following = np.where(transitions >= 0, completions[transitions], 0)
+            completions = np.r_[following[:-1].sum(axis=1), 1]
+        return np.cumsum(following, axis=1) - following
 
     def text(self, choices: tuple[int, ...]) -> str:
         """The codes, as in ``1-0-3-2``."""

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlnas.cell import OPERATIONS
 from rlnas.errors import ConfigurationError, one_of
@@ -117,17 +118,45 @@ class TabularEvaluator:
         Raises:
             ConfigurationError: if a task is no column of this table or a space is not the table's.
         """
-        rows, spaces, found = self.table.space.rows, self._spaces, []
         for proposal in proposals:
-            architecture = proposal.architecture
-            if architecture.space not in spaces:
-                self._accept(architecture.space)
-            answers = self._answers.get(proposal.task.digest)
+            if proposal.architecture.space not in self._spaces:
+                self.accept(proposal.architecture.space)
+        choices = np.array([p.architecture.choices for p in proposals], dtype=np.int64)
+        width = len(self.table.space.decisions)
+        return self.lookup(choices.reshape(len(proposals), width), [p.task for p in proposals])
+
+    def lookup(self, choices: NDArray[np.int64], tasks: Sequence[Task], seed: int = 0) -> list[Evaluation]:
+        """What :meth:`evaluate` says, without a proposal for each design; :meth:`accept` checks their space once.
+
+        Args:
+            choices: complete designs, of shape (n, decisions).
+            tasks: the task of each, of length n.
+            seed: the seed of all.
+
+        Raises:
+            ConfigurationError: if a task is no column of this table.
+        """
+        found = []
+        rows = self.table.space.rank(choices).tolist()
+        for i, (row, task) in enumerate(zip(rows, tasks, strict=True)):
+            answers = self._answers.get(task.digest)
             if answers is None:
-                answers = self._column_answers(proposal.task)
-            row = rows.get(architecture.choices)
-            found.append(answers[row] if row is not None else self._absent(proposal))
+                answers = self._column_answers(task)
+            found.append(answers[row] if row >= 0 else self._absent(choices[i]))
         return found
+
+    def accept(self, space: SearchSpace) -> None:
+        """Returns if the designs of a space are looked up by their choices.
+
+        Raises:
+            ConfigurationError: if they are not this table's.
+        """
+        names = [decision.choices for decision in self.table.space.decisions]
+        if space != self.table.space and not (
+            isinstance(space, CellSpace) and names == [OPERATIONS] * len(space.decisions)
+        ):
+            raise ConfigurationError(f"{self.table.space.path} does not hold the designs of {space.name}")
+        self._spaces.add(space)
 
     def best(self, task: Task) -> float:
         """The best accuracy of any design on a task.
@@ -144,12 +173,6 @@ class TabularEvaluator:
             ConfigurationError: if the task is no column of this table.
         """
         return self.table.mean(self._column(task))
-
-    def _accept(self, space: SearchSpace) -> None:
-        names = [decision.choices for decision in self.table.space.decisions]
-        if not (isinstance(space, CellSpace) and names == [OPERATIONS] * len(space.decisions)):
-            raise ConfigurationError(f"{self.table.space.path} does not hold the designs of {space.name}")
-        self._spaces.add(space)
 
     def _column(self, task: Task) -> str:
         if not isinstance(task, TableTask):
@@ -178,6 +201,6 @@ class TabularEvaluator:
         self._answers[task.digest] = answers
         return answers
 
-    def _absent(self, proposal: Proposal) -> Evaluation:
-        message = f"{proposal.architecture.text} is not in {self.table.space.path}"
+    def _absent(self, choices: NDArray[np.int64]) -> Evaluation:
+        message = f"{self.table.space.text(tuple(choices.tolist()))} is not in {self.table.space.path}"
         return Evaluation(0.0, status=Status.INVALID, message=message)

@@ -372,9 +372,11 @@ def test_a_table_is_designed_in_like_any_space(tmp_path: Path) -> None:
     assert len(records) == 50
     column = table.tasks.index(TableSource(table).task("all", int(records[0].task[-1])).family)
     for record in records:
-        row = table.space.rows[record.actions]
+        row = table.space.rank(np.array([record.actions]))[0]
         assert record.evaluation.accuracy == table.accuracy[row, column]
-    assert told[-1][-1]["best_accuracy"] == max(table.accuracy[table.space.rows[r.actions], column] for r in records)
+    assert told[-1][-1]["best_accuracy"] == max(
+        table.accuracy[table.space.rank(np.array([r.actions]))[0], column] for r in records
+    )
     path = str(tmp_path / "small.npz")
     named = DesignEnv(
         space={"kind": "table", "path": path},
