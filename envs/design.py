@@ -16,6 +16,7 @@ from rlnas.errors import one_of
 from rlnas.evaluator import Evaluator
 from rlnas.search_space import SearchSpace
 from rlnas.specs import evaluator_from_spec, make_space, space_from_spec
+from rlnas.table_presets import with_data
 from rlnas.task import TaskSource
 
 from .render import RENDER_MODES, render_ansi, render_rgb
@@ -33,6 +34,7 @@ def make_settings(
     reference_designs: int = 8,
     invalid_action: str = "penalise",
     evaluation_seed: int | None = 0,
+    data: str | None = None,
 ) -> TrialSettings:
     """Settings from what a user may write for :class:`DesignEnv`'s arguments.
 
@@ -42,14 +44,14 @@ def make_settings(
     if isinstance(space, str):
         space = make_space(space)
     elif isinstance(space, Mapping):
-        space = space_from_spec(space)
-    source, split = parse_tasks(tasks) if isinstance(tasks, str) else tasks
+        space = space_from_spec(with_data(space, data))
+    source, split = parse_tasks(tasks, data=data) if isinstance(tasks, str) else tasks
     if isinstance(source, Mapping):
-        source = source_from_spec(source)
+        source = source_from_spec(with_data(source, data))
     if evaluator is None or isinstance(evaluator, str):
         evaluator = {"kind": evaluator or "sequential"}
     if isinstance(evaluator, Mapping):
-        evaluator = evaluator_from_spec(evaluator)
+        evaluator = evaluator_from_spec(with_data(evaluator, data))
     return TrialSettings(
         env_id=env_id,
         space=space,
@@ -114,6 +116,8 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
             :class:`~rlnas.errors.IllegalChoiceError`.
         evaluation_seed: which replicate of the random weights every evaluation uses, so that a design repeated on a
             task has the same accuracy; None draws a new one for each design.
+        data: the folder of known tables, see :mod:`rlnas.table_presets`, and of torchvision's sets; by default that of
+            the environment variable ``RLNAS_DATA`` for the former.
         recorder: called with the design episodes that ended in a step (:meth:`rlnas.store.EpisodeStore.append`, say).
         agent: who is recorded to have designed.
         render_mode: ``"ansi"`` or ``"rgb_array"``.

@@ -6,6 +6,7 @@ A column of a table is a task, a design of its space an architecture; :mod:`rlna
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,119 +15,172 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlnas.architecture import Architecture
 from rlnas.cell import OPERATIONS
 from rlnas.errors import ConfigurationError, one_of
 from rlnas.evaluator import Evaluation, Proposal, Status
 from rlnas.search_space import CellSpace, SearchSpace
 from rlnas.table import Table
-from rlnas.task import Task, TaskSource
+from rlnas.table_file import Floats
+from rlnas.table_presets import KNOWN_TABLES, known_name
+from rlnas.table_report import Report
+from rlnas.task import DESCRIPTOR, Task, TaskSource
 
 
 @dataclass(frozen=True, eq=False)
 class TableTask(Task):
-    """A column of a table; its descriptor says nothing (all zeros).
+    """A column of a table.
 
     Args:
         name: ``source:split/index``.
-        family: the column's name.
+        family: what kind of task it is; the column's name where the table does not say.
+        column: the column's name.
         table_digest: the table's :attr:`~rlnas.table.Table.digest`, which covers the values and their scale.
+        described: the descriptor that the table has for the column; all zeros, which say nothing, where it has none.
     """
 
+    column: str
     table_digest: str
+    described: tuple[float, ...] = (0.0,) * len(DESCRIPTOR)
 
     @cached_property
     def digest(self) -> str:
-        return hashlib.sha256(repr((self.table_digest, self.family)).encode()).hexdigest()
+        return hashlib.sha256(repr((self.table_digest, self.column)).encode()).hexdigest()
+
+    @property
+    def descriptor(self) -> NDArray[np.float32]:
+        return np.array(self.described, dtype=np.float32)
 
 
 class TableSource(TaskSource):
     """The columns of a table as tasks.
 
+    Its splits share no task: they are ``train`` and ``test`` if columns are held out, else those that the table's file
+    names, if it names any. Beside them, as views of the same tasks, are ``all`` and, unless the file names splits, each
+    column under its own name. Columns keep the table's order.
+
     Args:
         table: the table.
-        test: columns to hold out. With it the splits are ``train`` and ``test``, without it there is one, ``all``; each
-            in the order of the table's columns.
+        test: columns to hold out.
+        known_as: what the source is called after ``table:``; by default as the file.
 
     Raises:
         UnknownNameError: if ``test`` names a column that is not there.
         ConfigurationError: if it leaves nothing to train on.
     """
 
-    def __init__(self, table: Table, test: Sequence[str] = ()) -> None:
+    def __init__(self, table: Table, test: Sequence[str] = (), known_as: str | None = None) -> None:
         self.table = table
+        self.known_as = known_as
         self.test = tuple(one_of("test column", column, table.tasks) for column in test)
-        held_out = tuple(column for column in table.tasks if column in self.test)
-        kept = tuple(column for column in table.tasks if column not in self.test)
-        if not kept:
-            raise ConfigurationError(f"test must leave a column to train on, got all of {list(table.tasks)}")
-        self._columns = {"train": kept, "test": held_out} if held_out else {"all": kept}
+        labels = table.splits
+        if self.test:
+            labels = tuple("test" if column in self.test else "train" for column in table.tasks)
+            if "train" not in labels:
+                raise ConfigurationError(f"test must leave a column to train on, got all of {list(table.tasks)}")
+        self._columns: dict[str, tuple[int, ...]] = {}
+        for column, label in enumerate(labels or ()):
+            self._columns[label] = (*self._columns.get(label, ()), column)
+        self._columns.setdefault("all", tuple(range(len(table.tasks))))
+        if table.splits is None:
+            for column, task in enumerate(table.tasks):
+                self._columns.setdefault(task, (column,))
 
     @property
     def name(self) -> str:
-        return f"table:{self.table.space.path.stem}"
+        return f"table:{self.known_as or self.table.space.path.stem}"
 
     @property
     def splits(self) -> dict[str, int]:
         return {split: len(columns) for split, columns in self._columns.items()}
 
     def spec(self) -> dict[str, Any]:
-        return {"kind": "table", "table": self.table.spec(), "test": list(self.test)}
+        known = {} if self.known_as is None else {"known_as": self.known_as}
+        return {"kind": "table", "table": self.table.spec(), "test": list(self.test), **known}
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> TableSource:
-        """The source that :meth:`spec` described.
+        """The source that :meth:`spec` described, or that of a known table with the columns it usually holds out.
 
         Raises:
             DataError: if the table's file is missing or has changed.
         """
-        return cls(Table.from_spec(spec.get("table", {})), spec.get("test", ()))
+        of_table = spec.get("table", {})
+        name = known_name(of_table)
+        usual = () if name is None else KNOWN_TABLES[name].test
+        return cls(Table.from_spec(of_table), spec.get("test", usual), spec.get("known_as", name))
 
     def _build(self, split: str, index: int) -> TableTask:
-        return TableTask(f"{self.name}:{split}/{index}", self._columns[split][index], self.table.digest)
+        table, column = self.table, self._columns[split][index]
+        name, described = f"{self.name}:{split}/{index}", table.descriptors
+        of_task = (name, table.families[column], table.tasks[column], table.digest)
+        return TableTask(*of_task) if described is None else TableTask(*of_task, tuple(described[column].tolist()))
 
 
 class TabularEvaluator:
-    """Looks proposals up in a table. Seed and steps make no difference; ``seconds`` is 0 and there is no loss.
+    """Looks proposals up in a table; there is no loss.
+
+    A proposal's ``steps`` choose among the table's fidelities and its ``seed`` among the replicates, see
+    :meth:`rlnas.table.Table.load`. A fidelity or seed that the table has for no design is the caller's mistake; where it
+    lacks one for this design alone, the evaluation is INVALID. ``seconds`` is what the table says.
 
     Designs of the table's own space are known, and cells of :class:`~rlnas.search_space.CellSpace` if the table is one
     of NAS-Bench-201's cells, whatever the width. Isomorphic cells have rows, and so values, of their own.
 
     Args:
         table: the table.
+        report: what :meth:`chosen_measures` says; by default the table's own values.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, report: Report | None = None) -> None:
         self.table = table
+        self.report = report
         self._spaces: set[SearchSpace] = {table.space}
-        self._answers: dict[str, list[Evaluation]] = {}
+        self._answers: dict[tuple[str, int, int | None], list[Evaluation | None]] = {}
 
     def spec(self) -> dict[str, Any]:
-        return {"kind": "table", "table": self.table.spec()}
+        spec = {"kind": "table", "table": self.table.spec()}
+        return spec if self.report is None else {**spec, "report": self.report.spec()}
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> TabularEvaluator:
-        """The evaluator that :meth:`spec` described.
+        """The evaluator that :meth:`spec` described, or that of a known table with its usual report.
 
         Raises:
             DataError: if the table's file is missing or has changed.
+            ConfigurationError: if an argument is missing or unknown.
         """
-        return cls(Table.from_spec(spec.get("table", {})))
+        of_table = spec.get("table", {})
+        name = known_name(of_table)
+        for option in spec:
+            one_of("option of the evaluator 'table'", option, ("kind", "table", "report"))
+        table = Table.from_spec(of_table)
+        reported = spec.get("report", None if name is None else KNOWN_TABLES[name].report)
+        try:
+            return cls(table, None if reported is None else Report(table.space, **reported))
+        except TypeError as error:
+            raise ConfigurationError(f"report: {error}") from None
 
     def evaluate(self, proposals: Sequence[Proposal]) -> list[Evaluation]:
         """What the table says of each proposal; INVALID where it says nothing.
 
         Raises:
-            ConfigurationError: if a task is no column of this table or a space is not the table's.
+            ConfigurationError: if a task is no column of this table, a space is not the table's, or the table has no
+                such fidelity or seed.
         """
         for proposal in proposals:
             if proposal.architecture.space not in self._spaces:
                 self.accept(proposal.architecture.space)
-        choices = np.array([p.architecture.choices for p in proposals], dtype=np.int64)
         width = len(self.table.space.decisions)
-        return self.lookup(choices.reshape(len(proposals), width), [p.task for p in proposals])
+        choices = np.array([p.architecture.choices for p in proposals], dtype=np.int64).reshape(-1, width)
+        rows = self.table.space.rank(choices).tolist()
+        return [
+            self._answer(row, choices[i], p.task, p.seed, p.steps)
+            for i, (row, p) in enumerate(zip(rows, proposals, strict=True))
+        ]
 
     def lookup(self, choices: NDArray[np.int64], tasks: Sequence[Task], seed: int = 0) -> list[Evaluation]:
-        """What :meth:`evaluate` says, without a proposal for each design; :meth:`accept` checks their space once.
+        """What :meth:`evaluate` says, without a proposal for each design; call :meth:`accept` with their space once.
 
         Args:
             choices: complete designs, of shape (n, decisions).
@@ -134,15 +188,15 @@ class TabularEvaluator:
             seed: the seed of all.
 
         Raises:
-            ConfigurationError: if a task is no column of this table.
+            ConfigurationError: as :meth:`evaluate`.
         """
-        found = []
         rows = self.table.space.rank(choices).tolist()
+        replicate, known = self.table.replicate(seed), self._answers
+        found = []
         for i, (row, task) in enumerate(zip(rows, tasks, strict=True)):
-            answers = self._answers.get(task.digest)
-            if answers is None:
-                answers = self._column_answers(task)
-            found.append(answers[row] if row >= 0 else self._absent(choices[i]))
+            answers = known.get((task.digest, replicate, None))
+            answer = answers[row] if answers is not None and row >= 0 else None
+            found.append(answer or self._answer(row, choices[i], task, seed, None))
         return found
 
     def accept(self, space: SearchSpace) -> None:
@@ -152,55 +206,94 @@ class TabularEvaluator:
             ConfigurationError: if they are not this table's.
         """
         names = [decision.choices for decision in self.table.space.decisions]
-        if space != self.table.space and not (
-            isinstance(space, CellSpace) and names == [OPERATIONS] * len(space.decisions)
-        ):
+        cells = isinstance(space, CellSpace) and names == [OPERATIONS] * len(space.decisions)
+        if space != self.table.space and not cells:
             raise ConfigurationError(f"{self.table.space.path} does not hold the designs of {space.name}")
         self._spaces.add(space)
 
-    def best(self, task: Task) -> float:
+    def best(self, task: Task, seed: int = 0) -> float:
         """The best accuracy of any design on a task.
 
         Raises:
             ConfigurationError: if the task is no column of this table.
         """
-        return self.table.best(self._column(task))
+        return self.table.best(self._column(task), seed)
 
-    def mean(self, task: Task) -> float:
+    def mean(self, task: Task, seed: int = 0) -> float:
         """The mean accuracy of the designs that were evaluated on a task.
 
         Raises:
             ConfigurationError: if the task is no column of this table.
         """
-        return self.table.mean(self._column(task))
+        return self.table.mean(self._column(task), seed)
+
+    def chosen_measures(self, architectures: Sequence[Architecture], tasks: Sequence[Task]) -> dict[str, Floats]:
+        """What designs are worth that were chosen after a search, in the units of the table.
+
+        Args:
+            architectures: ``n`` designs.
+            tasks: the task that each was searched on.
+
+        Returns:
+            The :class:`~rlnas.table_report.Report`'s measures, each of shape (n,), NaN where unknown. Without a report
+            the main values of the task searched, under their name; each replicate apart, as ``NAME seed 1``, if seeds
+            choose among them.
+
+        Raises:
+            ConfigurationError: if a task is no column of this table or a space is not the table's.
+        """
+        for space in {architecture.space for architecture in architectures}:
+            self.accept(space)
+        columns = [self._column(task) for task in tasks]
+        width = len(self.table.space.decisions)
+        rows = self.table.space.rank(np.array([a.choices for a in architectures], dtype=np.int64).reshape(-1, width))
+        if self.report is not None:
+            found = self.report.measures(rows, columns)
+        else:
+            values = self.table.main.values[rows, [self.table.column(column) for column in columns]]
+            name = self.table.values_name
+            names = [name] if self.table.replicates == "mean" else [f"{name} seed {s}" for s in range(values.shape[1])]
+            found = dict(zip(names, values.T, strict=True))
+        return {measure: np.where(rows >= 0, values, np.nan) for measure, values in found.items()}
 
     def _column(self, task: Task) -> str:
         if not isinstance(task, TableTask):
             raise ConfigurationError(f"task {task.name} is no column of a table; use an evaluator that trains networks")
         if task.table_digest != self.table.digest:
-            raise ConfigurationError(f"task {task.name} is a column of another table than {self.table.space.path}")
-        return task.family
-
-    def _column_answers(self, task: Task) -> list[Evaluation]:
-        """The evaluation of every row on a task. They are made once: a look-up then costs less than making one."""
-        column = self.table.column(self._column(task))
-        arrays = (self.table.accuracy, self.table.parameters, self.table.flops)
-        rows = zip(*(array[:, column].tolist() for array in arrays), strict=True)
-        answers = [
-            Evaluation(accuracy, parameters=parameters, flops=flops)
-            if not np.isnan(accuracy)
-            else Evaluation(
-                0.0,
-                status=Status.INVALID,
-                parameters=parameters,
-                flops=flops,
-                message=f"the design was not evaluated on {task.family}",
+            raise ConfigurationError(
+                f"task {task.name} is a column of another table than {self.table.space.path}, or was read otherwise"
             )
-            for accuracy, parameters, flops in rows
-        ]
-        self._answers[task.digest] = answers
-        return answers
+        return task.column
 
-    def _absent(self, choices: NDArray[np.int64]) -> Evaluation:
-        message = f"{self.table.space.text(tuple(choices.tolist()))} is not in {self.table.space.path}"
-        return Evaluation(0.0, status=Status.INVALID, message=message)
+    def _answer(self, row: int, choices: NDArray[np.int64], task: Task, seed: int, steps: int | None) -> Evaluation:
+        """The evaluation of one row; made once: a look-up then costs less than making one."""
+        key = (task.digest, self.table.replicate(seed, steps), steps)
+        answers = self._answers.get(key)
+        if answers is None:
+            self.table.recording(steps)
+            self.table.column(self._column(task))
+            answers = self._answers[key] = [None] * self.table.space.size
+        if row < 0:
+            text = self.table.space.text(tuple(choices.tolist()))
+            return Evaluation(0.0, status=Status.INVALID, message=f"{text} is not in {self.table.space.path}")
+        found = answers[row]
+        if found is None:
+            found = answers[row] = self._made(row, self._column(task), key[1], steps)
+        return found
+
+    def _made(self, row: int, task: str, replicate: int, steps: int | None) -> Evaluation:
+        table, recording, column = self.table, self.table.recording(steps), self.table.column(task)
+        accuracy = float(recording.accuracy[row, column, replicate])
+        status, message = Status.OK, ""
+        if math.isnan(accuracy):
+            which = "" if steps is None else f" for {steps} steps"
+            which += "" if table.replicates == "mean" else f" with seed {replicate}"
+            accuracy, status, message = 0.0, Status.INVALID, f"the design was not evaluated on {task}{which}"
+        return Evaluation(
+            accuracy,
+            status=status,
+            seconds=float(recording.seconds[row, column]),
+            parameters=int(table.parameters[row, column]),
+            flops=int(table.flops[row, column]),
+            message=message,
+        )

@@ -18,7 +18,8 @@ from rlnas.errors import ConfigurationError, DataError, IllegalChoiceError, Unkn
 from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
 from rlnas.search_space import CellSpace, ChainSpace
 from rlnas.specs import architecture_from_json, make_space, space_from_spec
-from rlnas.table import Table, TableSpace
+from rlnas.table import Table
+from rlnas.table_space import TableSpace
 from rlnas.tabular_evaluator import TableSource, TableTask, TabularEvaluator
 
 from .contracts.evaluator import EvaluatorContract
@@ -223,9 +224,10 @@ def test_an_unknown_option_of_the_space_is_refused() -> None:
 
 def test_splits(write: Writer) -> None:
     table = Table.load(write())
-    assert TableSource(table).splits == {"all": 2}
+    assert TableSource(table).splits == {"all": 2, "digits": 1, "letters": 1}
     source = TableSource(table, test=["digits"])
-    assert source.splits == {"train": 1, "test": 1}
+    assert source.splits == {"train": 1, "test": 1, "all": 2, "digits": 1, "letters": 1}
+    assert source.task("letters", 0).digest == source.task("train", 0).digest == source.task("all", 1).digest
     assert source.name == "table:small"
     task = source.task("test", 0)
     assert (task.name, task.family) == ("table:small:test/0", "digits")
@@ -300,7 +302,7 @@ def test_what_the_table_does_not_know_is_refused(write: Writer) -> None:
     with pytest.raises(ConfigurationError, match="digits:train/0 is no column of a table"):
         evaluator.evaluate([Proposal(design, DigitsSource().task("train", 0))])
     with pytest.raises(ConfigurationError, match="column of another table"):
-        evaluator.evaluate([Proposal(design, TableTask(task.name, "digits", "0" * 64))])
+        evaluator.evaluate([Proposal(design, TableTask(task.name, "digits", "digits", "0" * 64))])
     for space in (ChainSpace(), CellSpace(), TableSpace(write("other", ops=OPS[:3]))):
         with pytest.raises(ConfigurationError, match=r"small\.npz does not hold the designs of"):
             evaluator.evaluate([Proposal(space.sample(np.random.default_rng(0)), task)])
@@ -334,16 +336,20 @@ BAD: Mapping[str, tuple[dict[str, Any], str]] = {
     "huge codes": ({"ops": OPS * 1000}, r"ops must lie in 0 \.\. 1023, found 0 \.\. 2000"),
     "links of other length": ({"links": OPS[:3]}, r"links and ops differ in rows: \[3, 5\]"),
     "object arrays": ({"notes": np.array([{}, 1], dtype=object)}, "array 'notes' cannot be read: Object arrays"),
-    "values of other length": ({"score": SCORE[:4]}, r"score must be numbers of shape \(5, tasks\), got float64"),
+    "values of other length": (
+        {"score": SCORE[:4]},
+        r"score must be numbers of shape \(5, tasks\) or \(5, tasks, seeds\), got float64",
+    ),
     "values that are text": ({"score": SCORE.astype(str)}, "score must be numbers"),
-    "values of three dimensions": ({"score": SCORE[..., None]}, "score must be numbers"),
+    "values of four dimensions": ({"score": SCORE[..., None, None]}, "score must be numbers"),
+    "no replicates": ({"score": np.ones((5, 2, 0))}, "score must have a replicate"),
     "more columns than names": ({"score": np.ones((5, 3))}, "score has 3 columns, but tasks has 2 names"),
     "a column twice": ({"tasks": TASKS[[0, 0]]}, "tasks must be distinct names"),
     "names that are numbers": ({"tasks": np.arange(2)}, "tasks must be a 1-D array of strings"),
     "no names": ({"tasks": TASKS[:0]}, "tasks must be distinct names and not empty"),
-    "infinity": ({"score": np.where(SCORE == 40, np.inf, SCORE)}, "column 'digits' holds infinity"),
-    "nothing but NaN": ({"score": SCORE * [1, np.nan]}, "column 'letters' holds infinity or nothing but NaN"),
-    "a constant column": ({"score": SCORE * [0, 1]}, "column 'digits': scale 'minmax' needs different values"),
+    "infinity": ({"score": np.where(SCORE == 40, np.inf, SCORE)}, "score: column 'digits' holds infinity"),
+    "nothing but NaN": ({"score": SCORE * [1, np.nan]}, "score: column 'letters' holds infinity or nothing but NaN"),
+    "a constant column": ({"score": SCORE * [0, 1]}, "score: column 'digits': scale 'minmax' needs different values"),
     "too few operation names": ({"op_names": TASKS}, "ops has code 2, op_names 2 names"),
     "too few decision names": ({"decision_names": TASKS}, "decision_names has 2 names for 3 decisions"),
     "negative parameters": ({"params_m": -np.ones(5)}, "params_m must be finite, not negative"),
