@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from rlnas.image_files import read_folder, read_npz, read_torchvision
 from rlnas.table_presets import KNOWN_TABLES, with_data
 from rlnas.task import TaskSource
 
+if TYPE_CHECKING:
+    from rlnas.tabular_evaluator import TableSource
+
 
 def parse_tasks(
     text: str, *, download: bool = False, data: str | Path | None = None, **options: Any
@@ -28,7 +31,8 @@ def parse_tasks(
 
     Args:
         text: ``digits:test``, ``omniglot:train``, ``folder:PATH:test``, ``npz:PATH:test``, ``table:PATH:all``,
-            ``table:nbgraph:train`` ... (a known table's name, see :mod:`rlnas.table_presets`, comes before a path).
+            ``table:nbgraph:train`` (a known table, see :mod:`rlnas.table_presets`) ... A table's split may also be
+            ``all`` or, unless its file names the splits, one of its columns.
         download: whether torchvision may download its sets.
         data: the folder of torchvision's sets, see :func:`rlnas.image_files.read_torchvision`, or of known tables.
         **options: of images, the fields of :class:`~rlnas.few_shot.FewShotOptions` and ``image_size``; of a table,
@@ -58,7 +62,9 @@ def parse_tasks(
         spec["path"] = path
     if data is not None and kind in _TORCHVISION_KINDS:
         spec["data"] = str(data)
-    built = source_from_spec(_nested(spec, data) if kind == "table" else spec, download=download)
+    if kind == "table":
+        return _table_source(_nested(spec, data), download).with_split(split), split
+    built = source_from_spec(spec, download=download)
     return built, one_of("split", split, built.splits)
 
 
@@ -82,11 +88,10 @@ def _digits_source(spec: Mapping[str, Any], download: bool) -> TaskSource:
     return DigitsSource()
 
 
-def _table_source(spec: Mapping[str, Any], download: bool) -> TaskSource:
+def _table_source(spec: Mapping[str, Any], download: bool) -> TableSource:
     from rlnas.tabular_evaluator import TableSource
 
-    source: TaskSource = TableSource.from_spec(spec)
-    return source
+    return TableSource.from_spec(spec)
 
 
 def _nested(spec: Mapping[str, Any], data: str | Path | None) -> dict[str, Any]:

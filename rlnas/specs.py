@@ -22,10 +22,13 @@ def _table_space(
     path: str | Path | None = None, digest: str | None = None, table: str | Mapping[str, Any] | None = None
 ) -> SearchSpace:
     """A file's space, or that of a table's spec, of which only the file matters here."""
-    place = path if table is None else load_arguments(table).get("path")
-    if place is None or (path is not None and table is not None):
+    if (path is None) == (table is None):
         raise ConfigurationError("space 'table' needs either a path or a table")
-    return TableSpace(place, digest)
+    if table is not None:
+        path = load_arguments(table).get("path")
+    if path is None:
+        raise ConfigurationError("table needs a path or a name")
+    return TableSpace(path, digest)
 
 
 SPACES: dict[str, Callable[..., SearchSpace]] = {"chain": ChainSpace, "cell": CellSpace, "table": _table_space}

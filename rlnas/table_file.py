@@ -72,9 +72,10 @@ class TableFile:
         """
         tasks = self.tasks
         shape = (rows,) if tasks is None else (rows, len(tasks))
+        of_replicates = (shape,) if tasks is None or len(tasks) > 1 else (shape, (rows,))
         floats = [name for name in self.arrays if self._may_be_values(name, rows)]
         exact = [name for name in floats if self.arrays[name].shape == shape]
-        replicated = [name for name in floats if self.arrays[name].shape[:-1] == shape]
+        replicated = [name for name in floats if self.arrays[name].shape[:-1] in of_replicates]
         fitting = exact or replicated
         if len(fitting) != 1:
             raise ConfigurationError(f"{self.path}: values must name one of: {', '.join(floats) or '(no float array)'}")

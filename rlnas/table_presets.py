@@ -85,8 +85,8 @@ def is_available(name: str, data: str | Path | None = None) -> bool:
     Raises:
         UnknownNameError: if there is no table of that name.
     """
-    known, folder = KNOWN_TABLES[one_of("table", name, KNOWN_TABLES)], _folder(data)
-    return (folder / known.file).exists() if folder is not None else Path(known.file).is_absolute()
+    place = _place(name, data)
+    return place is not None and place.exists()
 
 
 def find_table(name: str, data: str | Path | None = None) -> Path:
@@ -100,10 +100,11 @@ def find_table(name: str, data: str | Path | None = None) -> Path:
         UnknownNameError: if there is no table of that name.
         DataError: if the file is missing; the message says where the table comes from and what it must hold.
     """
-    if is_available(name, data):
-        return (_folder(data) or Path()) / KNOWN_TABLES[name].file
-    known, folder = KNOWN_TABLES[name], _folder(data)
-    fault = f"{folder / known.file} is not there" if folder is not None else f"neither {VARIABLE} nor --data is set"
+    place = _place(name, data)
+    if place is not None and place.exists():
+        return place
+    known = KNOWN_TABLES[name]
+    fault = f"neither {VARIABLE} nor --data is set" if place is None else f"{place} is not there"
     raise DataError(
         f"table {name!r}: {fault}; it is made from {known.title} ({known.repository}) and has the arrays "
         f"{known.layout} (see rlnas.table); the folder that holds {known.file} is named by {VARIABLE} or --data"
@@ -151,6 +152,9 @@ def with_data(spec: Any, data: str | Path | None) -> Any:
     return {**spec, "table": {"data": str(data), **({"name": table} if isinstance(table, str) else table)}}
 
 
-def _folder(data: str | Path | None) -> Path | None:
-    folder = data or os.environ.get(VARIABLE)
-    return None if not folder else Path(folder).expanduser()
+def _place(name: str, data: str | Path | None) -> Path | None:
+    """Where the file must be; None if nothing says in which folder."""
+    file, folder = Path(KNOWN_TABLES[one_of("table", name, KNOWN_TABLES)].file), data or os.environ.get(VARIABLE)
+    if file.is_absolute():
+        return file
+    return Path(folder).expanduser() / file if folder else None

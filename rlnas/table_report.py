@@ -44,10 +44,15 @@ class Report:
     def measures(self, rows: NDArray[np.int64], columns: Sequence[str]) -> dict[str, Floats]:
         """Each measure of the designs in these rows, which were searched on these columns; NaN where unknown."""
         if self.tasks:
-            return {f"{task} {self.values_name}": self._of(rows, [task] * len(rows)) for task in self.tasks}
-        return {self.values_name: self._of(rows, columns)}
+            numbers = {task: self.columns.index(task) for task in self.tasks}
+            return {f"{task} {self.values_name}": self.values[rows, number] for task, number in numbers.items()}
+        padded = np.c_[self.values, np.full(len(self.values), np.nan)]  # the last column is that of tasks unknown here
+        numbers_searched = [self.columns.index(c) if c in self.columns else -1 for c in columns]
+        return value_and_rank(self.values_name, padded, rows, numbers_searched)
 
-    def _of(self, rows: NDArray[np.int64], columns: Sequence[str]) -> Floats:
-        values = np.c_[self.values, np.full(len(self.values), np.nan)]
-        numbers = [self.columns.index(c) if c in self.columns else len(self.columns) for c in columns]
-        return np.asarray(values[rows, numbers])
+
+def value_and_rank(name: str, values: Floats, rows: NDArray[np.int64], columns: Sequence[int]) -> dict[str, Floats]:
+    """Values under their name and, as ``NAME rank``, how many designs are better there, plus 1; NaN where unknown."""
+    found = values[rows, columns]
+    better = [(values[:, column] > value).sum() for column, value in zip(columns, found.tolist(), strict=True)]
+    return {name: found, f"{name} rank": np.where(np.isnan(found), np.nan, np.array(better, dtype=np.float64) + 1)}

@@ -23,7 +23,7 @@ from rlnas.search_space import CellSpace, SearchSpace
 from rlnas.table import Table
 from rlnas.table_file import Floats
 from rlnas.table_presets import KNOWN_TABLES, known_name
-from rlnas.table_report import Report
+from rlnas.table_report import Report, value_and_rank
 from rlnas.task import DESCRIPTOR, Task, TaskSource
 
 
@@ -53,38 +53,40 @@ class TableTask(Task):
 
 
 class TableSource(TaskSource):
-    """The columns of a table as tasks.
+    """The columns of a table as tasks, in the table's order.
 
-    Its splits share no task: they are ``train`` and ``test`` if columns are held out, else those that the table's file
-    names, if it names any. Beside them, as views of the same tasks, are ``all`` and, unless the file names splits, each
-    column under its own name. Columns keep the table's order.
+    The splits are ``train`` and ``test`` if columns are held out, else those that the table's file names, else there is
+    one, ``all``.
 
     Args:
         table: the table.
         test: columns to hold out.
         known_as: what the source is called after ``table:``; by default as the file.
+        only: in place of all these splits a single one: ``all``, or a column under its own name.
 
     Raises:
-        UnknownNameError: if ``test`` names a column that is not there.
-        ConfigurationError: if it leaves nothing to train on.
+        UnknownNameError: if ``test`` or ``only`` names a column that is not there.
+        ConfigurationError: if nothing is left to train on.
     """
 
-    def __init__(self, table: Table, test: Sequence[str] = (), known_as: str | None = None) -> None:
+    def __init__(
+        self, table: Table, test: Sequence[str] = (), known_as: str | None = None, only: str | None = None
+    ) -> None:
         self.table = table
         self.known_as = known_as
         self.test = tuple(one_of("test column", column, table.tasks) for column in test)
-        labels = table.splits
+        self.only = None if only is None else one_of("split", only, ("all", *table.tasks))
+        labels = table.splits or ("all",) * len(table.tasks)
         if self.test:
             labels = tuple("test" if column in self.test else "train" for column in table.tasks)
             if "train" not in labels:
                 raise ConfigurationError(f"test must leave a column to train on, got all of {list(table.tasks)}")
-        self._columns: dict[str, tuple[int, ...]] = {}
-        for column, label in enumerate(labels or ()):
-            self._columns[label] = (*self._columns.get(label, ()), column)
-        self._columns.setdefault("all", tuple(range(len(table.tasks))))
-        if table.splits is None:
-            for column, task in enumerate(table.tasks):
-                self._columns.setdefault(task, (column,))
+        if only is not None:
+            labels = tuple(only if only in ("all", column) else "" for column in table.tasks)
+        order = ("train", "test") if self.test and only is None else dict.fromkeys(label for label in labels if label)
+        self._columns = {
+            split: tuple(column for column, label in enumerate(labels) if label == split) for split in order
+        }
 
     @property
     def name(self) -> str:
@@ -95,8 +97,21 @@ class TableSource(TaskSource):
         return {split: len(columns) for split, columns in self._columns.items()}
 
     def spec(self) -> dict[str, Any]:
-        known = {} if self.known_as is None else {"known_as": self.known_as}
-        return {"kind": "table", "table": self.table.spec(), "test": list(self.test), **known}
+        options = {"known_as": self.known_as, "only": self.only}
+        given = {option: value for option, value in options.items() if value is not None}
+        return {"kind": "table", "table": self.table.spec(), "test": list(self.test), **given}
+
+    def with_split(self, split: str) -> TableSource:
+        """This source, or, if none of its splits is so called, the one with ``split`` as its ``only`` one.
+
+        Raises:
+            UnknownNameError: if there is no such split and no such column.
+        """
+        if split in self.splits:
+            return self
+        columns = () if self.table.splits is not None else self.table.tasks
+        only = one_of("split", split, [*self.splits, "all", *columns])
+        return TableSource(self.table, self.test, self.known_as, only)
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> TableSource:
@@ -105,10 +120,12 @@ class TableSource(TaskSource):
         Raises:
             DataError: if the table's file is missing or has changed.
         """
+        for option in spec:
+            one_of("option of the task source 'table'", option, ("kind", "table", "test", "known_as", "only"))
         of_table = spec.get("table", {})
         name = known_name(of_table)
         usual = () if name is None else KNOWN_TABLES[name].test
-        return cls(Table.from_spec(of_table), spec.get("test", usual), spec.get("known_as", name))
+        return cls(Table.from_spec(of_table), spec.get("test", usual), spec.get("known_as", name), spec.get("only"))
 
     def _build(self, split: str, index: int) -> TableTask:
         table, column = self.table, self._columns[split][index]
@@ -121,8 +138,8 @@ class TabularEvaluator:
     """Looks proposals up in a table; there is no loss.
 
     A proposal's ``steps`` choose among the table's fidelities and its ``seed`` among the replicates, see
-    :meth:`rlnas.table.Table.load`. A fidelity or seed that the table has for no design is the caller's mistake; where it
-    lacks one for this design alone, the evaluation is INVALID. ``seconds`` is what the table says.
+    :meth:`rlnas.table.Table.load`. A fidelity or seed that the table has for no design is the caller's mistake; where
+    it lacks one for this design alone, the evaluation is INVALID. ``seconds`` is what the table says.
 
     Designs of the table's own space are known, and cells of :class:`~rlnas.search_space.CellSpace` if the table is one
     of NAS-Bench-201's cells, whatever the width. Isomorphic cells have rows, and so values, of their own.
@@ -236,8 +253,8 @@ class TabularEvaluator:
 
         Returns:
             The :class:`~rlnas.table_report.Report`'s measures, each of shape (n,), NaN where unknown. Without a report
-            the main values of the task searched, under their name; each replicate apart, as ``NAME seed 1``, if seeds
-            choose among them.
+            the main values on the task searched and their rank there, or, if seeds choose among replicates, each
+            replicate's value as ``NAME seed 1``.
 
         Raises:
             ConfigurationError: if a task is no column of this table or a space is not the table's.
@@ -245,15 +262,16 @@ class TabularEvaluator:
         for space in {architecture.space for architecture in architectures}:
             self.accept(space)
         columns = [self._column(task) for task in tasks]
+        numbers = [self.table.column(column) for column in columns]
         width = len(self.table.space.decisions)
         rows = self.table.space.rank(np.array([a.choices for a in architectures], dtype=np.int64).reshape(-1, width))
         if self.report is not None:
             found = self.report.measures(rows, columns)
+        elif self.table.replicates == "mean":
+            found = value_and_rank(self.table.values_name, self.table.values, rows, numbers)
         else:
-            values = self.table.main.values[rows, [self.table.column(column) for column in columns]]
-            name = self.table.values_name
-            names = [name] if self.table.replicates == "mean" else [f"{name} seed {s}" for s in range(values.shape[1])]
-            found = dict(zip(names, values.T, strict=True))
+            values = self.table.main.values[rows, numbers]
+            found = {f"{self.table.values_name} seed {seed}": column for seed, column in enumerate(values.T)}
         return {measure: np.where(rows >= 0, values, np.nan) for measure, values in found.items()}
 
     def _column(self, task: Task) -> str:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,19 +22,15 @@ from rlnas.table_space import TableSpace
 from rlnas.tabular_evaluator import TableSource, TableTask, TabularEvaluator
 
 from .contracts.evaluator import EvaluatorContract
+from .tables import OPS, SCORE, TASKS, published, save_table
 
-OPS = np.array([[0, 1, 2], [0, 0, 1], [2, 1, 0], [2, 1, 1], [1, 0, 0]])
-SCORE = np.array([[10.0, 0.2], [20.0, 0.4], [40.0, np.nan], [30.0, 0.1], [15.0, 0.3]])
-TASKS = np.array(["digits", "letters"])
 Writer = Callable[..., Path]
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Writer:
     def writer(name: str = "small", **changes: Any) -> Path:
-        arrays: dict[str, Any] = {"ops": OPS, "tasks": TASKS, "score": SCORE, **changes}
-        np.savez(tmp_path / f"{name}.npz", **{k: v for k, v in arrays.items() if v is not None})
-        return tmp_path / f"{name}.npz"
+        return save_table(tmp_path / f"{name}.npz", **changes)
 
     return writer
 
@@ -224,10 +219,9 @@ def test_an_unknown_option_of_the_space_is_refused() -> None:
 
 def test_splits(write: Writer) -> None:
     table = Table.load(write())
-    assert TableSource(table).splits == {"all": 2, "digits": 1, "letters": 1}
+    assert TableSource(table).splits == {"all": 2}
     source = TableSource(table, test=["digits"])
-    assert source.splits == {"train": 1, "test": 1, "all": 2, "digits": 1, "letters": 1}
-    assert source.task("letters", 0).digest == source.task("train", 0).digest == source.task("all", 1).digest
+    assert source.splits == {"train": 1, "test": 1}
     assert source.name == "table:small"
     task = source.task("test", 0)
     assert (task.name, task.family) == ("table:small:test/0", "digits")
@@ -414,13 +408,6 @@ def test_options_are_checked(write: Writer) -> None:
 # ---- the published benchmarks, where they are at hand
 
 
-def benchmark(name: str) -> Path:
-    path = Path(os.environ.get("RLNAS_DATA", "/nonexistent")) / name
-    if not path.exists():
-        pytest.skip(f"needs {name} in the folder that RLNAS_DATA names")
-    return path
-
-
 @pytest.mark.parametrize(
     ("name", "options", "best"),
     [
@@ -444,13 +431,13 @@ def benchmark(name: str) -> Path:
     ],
 )
 def test_published_optima(name: str, options: dict[str, Any], best: dict[str, float]) -> None:
-    table = Table.load(benchmark(name), scale="percent", **options)
+    table = Table.load(published(name), scale="percent", **options)
     for task, value in best.items():
         assert 100 * table.best(task) == pytest.approx(value, abs=0.05 if value > 60 else 0.006)
 
 
 def test_nasbench201_cells() -> None:
-    table = Table.load(benchmark("nasbench201/nb201.npz"), "test_200")
+    table = Table.load(published("nasbench201/nb201.npz"), "test_200")
     assert table.space.size == 15_625
     assert table.space.transitions.shape == (7, 5)
     evaluator = TabularEvaluator(table)
@@ -468,7 +455,7 @@ def test_nasbench201_cells() -> None:
 
 
 def test_nasbench_graph_walks_end_in_rows() -> None:
-    table = Table.load(benchmark("nasbench_graph/nbgraph.npz"), "test")
+    table = Table.load(published("nasbench_graph/nbgraph.npz"), "test")
     space, rng = table.space, np.random.default_rng(0)
     assert space.size == 26_206
     assert len(space.decisions) == 8
@@ -480,4 +467,4 @@ def test_nasbench_graph_walks_end_in_rows() -> None:
 
 
 def test_accel_designs_that_occur_twice() -> None:
-    assert TableSpace(benchmark("accel_nasbench/accel.npz")).size == 5_138 - 13
+    assert TableSpace(published("accel_nasbench/accel.npz")).size == 5_138 - 13

@@ -24,6 +24,7 @@ from rlnas.table import Table
 from rlnas.tabular_evaluator import TableSource, TabularEvaluator
 
 from .fake_evaluator import FakeEvaluator, fake_accuracy
+from .tables import ENV_IDS
 
 SPACE = ChainSpace(max_layers=2, widths=(4,), dense_widths=(8,))
 CONV3, CONV5, MAX_POOL, AVG_POOL, DENSE, IDENTITY = range(6)
@@ -152,7 +153,7 @@ def test_nothing_returned_is_shared() -> None:
 # ---- made by Gymnasium
 
 
-@pytest.mark.parametrize("env_id", PRESETS)
+@pytest.mark.parametrize("env_id", ENV_IDS)
 def test_make_vec_gives_the_native_environment(env_id: str) -> None:
     vector = gym.make_vec(env_id, num_envs=3)
     assert isinstance(vector, DesignVectorEnv)
