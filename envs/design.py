@@ -16,6 +16,7 @@ from rlnas.errors import one_of
 from rlnas.evaluator import Evaluator
 from rlnas.search_space import SearchSpace
 from rlnas.specs import evaluator_from_spec, make_space, space_from_spec
+from rlnas.table_presets import with_data
 from rlnas.task import TaskSource
 
 from .render import RENDER_MODES, render_ansi, render_rgb
@@ -34,6 +35,7 @@ def make_settings(
     invalid_action: str = "penalise",
     evaluation_seed: int | None = 0,
     duplicates: str = "count",
+    data: str | None = None,
 ) -> TrialSettings:
     """Settings from what a user may write for :class:`DesignEnv`'s arguments.
 
@@ -43,14 +45,14 @@ def make_settings(
     if isinstance(space, str):
         space = make_space(space)
     elif isinstance(space, Mapping):
-        space = space_from_spec(space)
-    source, split = parse_tasks(tasks) if isinstance(tasks, str) else tasks
+        space = space_from_spec(with_data(space, data))
+    source, split = parse_tasks(tasks, data=data) if isinstance(tasks, str) else tasks
     if isinstance(source, Mapping):
-        source = source_from_spec(source)
+        source = source_from_spec(with_data(source, data))
     if evaluator is None or isinstance(evaluator, str):
         evaluator = {"kind": evaluator or "sequential"}
     if isinstance(evaluator, Mapping):
-        evaluator = evaluator_from_spec(evaluator)
+        evaluator = evaluator_from_spec(with_data(evaluator, data))
     return TrialSettings(
         env_id=env_id,
         space=space,
@@ -120,6 +122,8 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
             ``"refuse"`` it: no choice is legal that only such designs go on with. Designs are compared by their
             choices, so the same network designed otherwise is evaluated again, and so is everything once a trial has
             evaluated its whole space.
+        data: the folder of known tables, see :mod:`rlnas.table_presets`, and of torchvision's sets; by default that of
+            the environment variable ``RLNAS_DATA`` for the former.
         recorder: called with the design episodes that ended in a step (:meth:`rlnas.store.EpisodeStore.append`, say).
         agent: who is recorded to have designed.
         render_mode: ``"ansi"`` or ``"rgb_array"``.
