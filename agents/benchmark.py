@@ -24,8 +24,9 @@ from rlnas.task import FewShotTask, TaskSource
 
 from .agent import Agent
 from .controller import LSTMController
+from .registry import SEARCHERS
 from .search_run import OnStep, SearchRun, run_search
-from .searchers import SEARCHERS, MemoryWiped, SearcherAgent
+from .searcher_agent import MemoryWiped, SearcherAgent
 from .statistics import summarise
 
 WIPED = "wiped"

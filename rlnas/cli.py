@@ -225,7 +225,7 @@ def bench(
 ) -> None:
     """Compare agents on the same tasks at equal evaluations, over several seeds; writes every evaluation as CSV."""
     from rlnas.agents.benchmark import Comparison
-    from rlnas.agents.searchers import SEARCHERS
+    from rlnas.agents.registry import SEARCHERS
 
     one_of("environment", env, PRESETS)
     names = _names(agents)

@@ -17,8 +17,9 @@ from scipy.stats import bootstrap
 
 from rlnas.agents.benchmark import FRESH_SEEDS, Comparison
 from rlnas.agents.controller import ControllerConfig, LSTMController
+from rlnas.agents.registry import SEARCHERS
 from rlnas.agents.search_run import SearchRun, run_search
-from rlnas.agents.searchers import SEARCHERS, SearcherAgent
+from rlnas.agents.searcher_agent import SearcherAgent
 from rlnas.agents.statistics import bootstrap_interval, summarise
 from rlnas.errors import CheckpointError, ConfigurationError, UnknownNameError
 from rlnas.search_space import ChainSpace
