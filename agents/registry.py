@@ -19,7 +19,7 @@ from .bayesian import TPE, GaussianProcess, gaussian_process_for, tpe_for
 from .evolution import GeneticAlgorithm, RegularizedEvolution, evolution_for, genetic_for
 from .portfolio import best_on_average, nearest_portfolio, portfolio, warm_evolution, warm_tpe
 from .problem import MakeAgent, SearchProblem
-from .reinforce import Hybrid, Reinforce
+from .reinforce import Hybrid, Reinforce, reinforce_for
 from .searcher_agent import searcher_agent
 from .searchers import LocalSearch, RandomSearch, Searcher
 
@@ -35,10 +35,12 @@ SEARCHERS: dict[str, Callable[[SearchSpace, int, int], Searcher]] = {
     "genetic": lambda space, designs, seed: GeneticAlgorithm(space, seed, **genetic_for(designs)),
     "tpe": lambda space, designs, seed: TPE(space, seed, **tpe_for(designs)),
     "gp": lambda space, designs, seed: GaussianProcess(space, seed, **gaussian_process_for(designs)),
-    "reinforce": lambda space, designs, seed: Reinforce(space, seed),
+    "reinforce": lambda space, designs, seed: Reinforce(space, seed, **reinforce_for(designs)),
     "hybrid": _hybrid,
 }
-"""How to make each searcher for a space, a budget of designs and a seed."""
+"""How to make each searcher for a space, a budget of designs and a seed.
+
+Settings are the classes' own, but for what a small budget could make no use of: the functions named ``..._for`` say."""
 
 AGENTS: dict[str, MakeAgent] = {
     **{name: searcher_agent(make) for name, make in SEARCHERS.items()},

@@ -25,7 +25,7 @@ class Reinforce(Searcher):
     Args:
         space: what to search.
         seed: of everything random.
-        learning_rate: Adam's. The published one is meant for long searches: 100 steps of it hardly leave random search.
+        learning_rate: Adam's, the published one; :func:`reinforce_for` has one that small budgets can learn with.
         momentum: of the moving average, in 0 .. 1.
 
     Raises:
@@ -88,6 +88,15 @@ class Reinforce(Searcher):
             moment += (1.0 - decay) * (value - moment)
         mean, square = (m / (1.0 - d**self._steps) for m, d in zip(self._moments, (0.9, 0.999), strict=True))
         self.logits += self.learning_rate * mean / (np.sqrt(square) + 1e-8)
+
+
+def reinforce_for(designs: int) -> dict[str, float]:
+    """REINFORCE's learning rate for a budget of ``designs``: 10 / designs, in 0.001 .. 0.1.
+
+    A step of Adam moves a logit by about the learning rate. With the published rate, 0.001, a hundred of them are
+    random search; from 10,000 designs on it is the published one.
+    """
+    return {"learning_rate": min(0.1, max(0.001, 10 / designs))}
 
 
 class Hybrid(Searcher):
