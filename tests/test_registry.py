@@ -1,0 +1,134 @@
+"""Agents by name, and users' own."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rlnas.agents.agent import Agent
+from rlnas.agents.problem import SearchProblem
+from rlnas.agents.registry import AGENTS, SEARCHERS, find_agent, make_agent
+from rlnas.agents.search_run import SearchRun, run_search
+from rlnas.envs.observation import ObservationLayout
+from rlnas.errors import ConfigurationError, UnknownNameError
+
+from .hidden import SPACE, HiddenEvaluator, HiddenSource, hidden_env
+
+EXAMPLE = Path(__file__).parent / "examples" / "own_searcher.py"
+
+OWN = """
+import numpy as np
+from rlnas.agents.searchers import RandomSearch
+class Own(RandomSearch):
+    pass
+class Bare:
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return np.zeros(len(observation), dtype=np.int64), state
+class Made(Bare):
+    def __init__(self, problem, seed):
+        self.designs, self.seed = problem.designs, seed
+ready = Bare()
+def function(problem, seed):
+    return Made(problem, seed)
+def wrong(problem, seed):
+    return 3
+number = 3
+"""
+
+
+def problem(designs: int = 6) -> SearchProblem:
+    return SearchProblem(
+        env="rlnas/Trial-v0",
+        env_options={"space": SPACE},
+        space=SPACE,
+        layout=ObservationLayout(SPACE),
+        designs=designs,
+        evaluator=HiddenEvaluator(),
+        training=(HiddenSource(), "train"),
+        training_steps=0,
+    )
+
+
+def search(agent: Agent, designs: int = 6, trials: int = 3) -> SearchRun:
+    return run_search(agent, hidden_env(trials, designs, split="test"), range(trials), seed=0)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_every_agent_searches_alike_for_equal_seeds(name: str) -> None:
+    first, second = (search(make_agent(name, problem(), 4)) for _ in range(2))
+    assert first.architectures == second.architectures
+    assert first.accuracy.shape == (3, 6)
+
+
+@pytest.mark.parametrize("name", SEARCHERS)
+def test_runs_with_consecutive_seeds_share_no_search(name: str) -> None:
+    one, two = (search(make_agent(name, problem(), seed)) for seed in (0, 1))
+    trials = [tuple(designs) for run in (one, two) for designs in run.architectures]
+    assert len(set(trials)) == len(trials)
+
+
+@pytest.mark.parametrize("name", SEARCHERS)
+def test_searchers_are_made_for_a_space_a_budget_and_a_seed(name: str) -> None:
+    for designs in (1, 2, 10, 100):
+        searcher = SEARCHERS[name](SPACE, designs, 5)
+        assert searcher.space == SPACE
+        assert searcher.ask() == SEARCHERS[name](SPACE, designs, 5).ask()
+
+
+def test_the_example_of_a_users_own_searcher_takes_part_and_has_at_most_20_lines_of_code() -> None:
+    run = search(make_agent(f"{EXAMPLE}:KeepTheBest", problem(30), 0), 30, trials=10)
+    random = search(make_agent("random", problem(30), 0), 30, trials=10)
+    assert run.best_so_far[:, -1].mean() >= random.best_so_far[:, -1].mean()
+    _, *code = ast.parse(EXAMPLE.read_text()).body  # without the docstring
+    assert sum(bool(line.strip()) for node in code for line in ast.unparse(node).splitlines()) <= 20
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(OWN)
+    return path
+
+
+@pytest.mark.parametrize("attribute", ["Own", "Bare", "Made", "ready", "function"])
+def test_users_own_agents_come_from_a_file(own: Path, attribute: str) -> None:
+    agent = make_agent(f"{own}:{attribute}", problem(), 7)
+    action, _ = agent.predict(np.zeros((2, problem().layout.size), dtype=np.float32))
+    assert action.shape == (2,)
+    if attribute in ("Made", "function"):
+        assert (agent.designs, agent.seed) == (6, 7)  # type: ignore[attr-defined]
+
+
+def test_users_own_agents_come_from_a_module(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(own.parent)
+    assert type(make_agent("mine:function", problem(), 0)).__name__ == "Made"
+
+
+def test_an_unknown_agent_is_named_with_the_nearest_known() -> None:
+    with pytest.raises(UnknownNameError, match="unknown agent 'evolutoin'; did you mean 'evolution'"):
+        find_agent("evolutoin")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{folder}/absent.py:Own", "FileNotFoundError"),
+        ("no_such_package.at_all:Own", "ModuleNotFoundError"),
+        ("{folder}/mine.py:Absent", "AttributeError.*Absent"),
+        ("{folder}/broken.py:Own", "SyntaxError"),
+        (":Own", "cannot be had"),
+        ("{folder}/mine.py:", "cannot be had"),
+        ("{folder}/mine.py:number", "must be a Searcher class"),
+        ("{folder}/mine.py:wrong", "must have a method predict, got a int"),
+    ],
+)
+def test_where_an_agent_cannot_be_had_one_line_says_why(own: Path, text: str, said: str) -> None:
+    (own.parent / "broken.py").write_text("def (:\n")
+    name = text.format(folder=own.parent)
+    with pytest.raises(ConfigurationError, match=f"{re.escape(repr(name))}.*{said}") as caught:
+        make_agent(name, problem(), 0)
+    assert "\n" not in str(caught.value)
