@@ -1,0 +1,332 @@
+"""Stable-baselines3 in design environments: an adapter for vector environments, and its algorithms as agents."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+from sb3_contrib import MaskablePPO, RecurrentPPO
+from stable_baselines3 import A2C, DQN, PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
+from torch import Tensor
+
+from rlnas.errors import ConfigurationError
+
+from .agent import State
+from .controller import ILLEGAL, gumbel_argmax
+from .problem import MakeAgent, SearchProblem
+
+TRIALS = 16
+"""Trials that each algorithm plays at a time."""
+DESIGN_DISCOUNT = 0.9
+"""From one design of a trial to the next, as in :class:`~rlnas.agents.rl2.RL2Config`; spread over the decisions."""
+
+
+def as_vec_env(env: VectorEnv) -> VecEnv:
+    """A Gymnasium vector environment in the form that stable-baselines3 learns in; still one object for all of it.
+
+    What it returns equals what stable-baselines3's ``DummyVecEnv`` makes of that many monitored single environments.
+
+    Args:
+        env: resets an ended environment in the same step (``AutoresetMode.SAME_STEP``), or when it is told to
+            (``DISABLED``). Its ``action_masks()``, if it has them, are what sb3-contrib's MaskablePPO asks for.
+
+    Raises:
+        ConfigurationError: if it resets in the next step: it ignores the action of that step, which an algorithm of
+            stable-baselines3 would take for one that counts.
+    """
+    return _VectorEnvAdapter(env)
+
+
+class _VectorEnvAdapter(VecEnv):
+    """See :func:`as_vec_env`. An attribute or method of the vector environment is that of each environment in it."""
+
+    def __init__(self, env: VectorEnv) -> None:
+        mode = env.metadata.get("autoreset_mode")
+        if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED):
+            raise ConfigurationError(
+                f"autoreset_mode of {env} must be SAME_STEP or DISABLED, got {mode}; Gymnasium's own vector environments "
+                "take vector_kwargs={'autoreset_mode': AutoresetMode.SAME_STEP} with vectorization_mode='sync'"
+            )
+        self.env = env
+        self._resets_itself = mode is AutoresetMode.SAME_STEP
+        self._actions: NDArray[Any] = np.zeros(0)
+        self._returns = np.zeros(env.num_envs)
+        self._lengths = np.zeros(env.num_envs, dtype=np.int64)
+        self._started = time.time()
+        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+
+    def reset(self) -> VecEnvObs:
+        options = self._options[0] or None
+        observation, info = self.env.reset(seed=self._seeds[0], options=options)  # i gets the seed + i in both libraries
+        self.reset_infos = _rows(info, self.num_envs)
+        self._reset_seeds()
+        self._reset_options()
+        self._returns[:], self._lengths[:] = 0, 0
+        return observation  # type: ignore[no-any-return]
+
+    def set_options(self, options: list[dict[str, Any]] | dict[str, Any] | None = None) -> None:
+        """Options of the next reset, in the form that the vector environment takes them.
+
+        Raises:
+            ConfigurationError: if they are a list, one for each environment.
+        """
+        if isinstance(options, list):
+            raise ConfigurationError("options must be one dict, which the vector environment's reset is given")
+        self._options = [dict(options or {})] * self.num_envs
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        observation, reward, terminated, truncated, info = self.env.step(self._actions)
+        over = terminated | truncated
+        self._returns += reward
+        self._lengths += 1
+        infos = _rows(info, self.num_envs)
+        for row, out_of_time in enumerate((truncated & ~terminated).tolist()):
+            infos[row]["TimeLimit.truncated"] = out_of_time
+        if over.any():
+            observation = self._end(np.flatnonzero(over).tolist(), over, observation, info, infos)
+        return observation, reward.astype(np.float32), over, infos
+
+    def _end(
+        self, rows: list[int], over: NDArray[np.bool_], observation: Any, info: dict[str, Any], infos: list[dict[str, Any]]
+    ) -> Any:
+        """Complete the infos of the environments that ended; the observation with which all of them go on."""
+        if self._resets_itself:
+            last = list(info["final_obs"])
+            final = _rows(info.get("final_info", {}), self.num_envs)
+            for row in rows:
+                begun, timeout = infos[row], infos[row].pop("TimeLimit.truncated")
+                self.reset_infos[row] = {k: v for k, v in begun.items() if k not in ("final_obs", "final_info")}
+                infos[row] = {**final[row], "TimeLimit.truncated": timeout}
+        else:
+            last = [_row(observation, row) if over[row] else None for row in range(self.num_envs)]
+            observation, begun_info = self.env.reset(options={"reset_mask": over.copy()})
+            begun_rows = _rows(begun_info, self.num_envs)
+            for row in rows:
+                self.reset_infos[row] = begun_rows[row]
+        seconds = round(time.time() - self._started, 6)
+        for row in rows:
+            episode = {"r": round(float(self._returns[row]), 6), "l": int(self._lengths[row]), "t": seconds}
+            infos[row] |= {"terminal_observation": last[row], "episode": episode}
+        self._returns[rows], self._lengths[rows] = 0, 0
+        return observation
+
+    def close(self) -> None:
+        self.env.close()
+
+    def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
+        return list(self.env.render() or [None] * self.num_envs)
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        base: Any = self.env.unwrapped
+        if hasattr(base, "get_attr"):  # of Gymnasium's vectorisers, which hold single environments
+            values = base.get_attr(attr_name)
+        else:
+            values = [getattr(base, attr_name)] * self.num_envs
+        return [values[i] for i in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set an attribute of all environments.
+
+        Raises:
+            ConfigurationError: if ``indices`` are given.
+        """
+        if indices is not None:
+            raise ConfigurationError(f"{attr_name} must be set for all environments, not for {indices!r}")
+        base: Any = self.env.unwrapped
+        if hasattr(base, "set_attr"):
+            base.set_attr(attr_name, value)
+        else:
+            setattr(base, attr_name, value)
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        base: Any = self.env.unwrapped
+        if hasattr(base, "call"):
+            values = base.call(method_name, *method_args, **method_kwargs)
+        else:
+            values = getattr(base, method_name)(*method_args, **method_kwargs)
+        return [values[i] for i in self._get_indices(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None) -> list[bool]:
+        """True for ``Monitor``, whose part this adapter plays."""
+        return [issubclass(Monitor, wrapper_class) for _ in self._get_indices(indices)]
+
+
+def _row(observation: Any, row: int) -> Any:
+    """One environment's observation, a copy."""
+    if isinstance(observation, dict):
+        return {name: _row(part, row) for name, part in observation.items()}
+    return np.array(observation[row])
+
+
+def _rows(info: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """Gymnasium's info, one array for each entry and another that says who has it, as one dict for each environment."""
+    whole, parts = {}, {}
+    for name, column in info.items():
+        if name.startswith("_") and name[1:] in info:
+            continue
+        present = info.get(f"_{name}")
+        if isinstance(column, dict):
+            values: Any = _rows(column, count)
+        elif isinstance(column, np.ndarray) and column.shape[:1] == (count,):
+            values = column.tolist() if column.ndim == 1 else list(column)
+        else:
+            values = [column] * count
+        if present is None or present.all():
+            whole[name] = values
+        else:
+            parts[name] = values, np.flatnonzero(present).tolist()
+    rows = [dict(zip(whole, row, strict=True)) for row in zip(*whole.values(), strict=True)] or [{} for _ in range(count)]
+    for name, (values, having) in parts.items():
+        for row in having:
+            rows[row][name] = values[row]
+    return rows
+
+
+class LegalAgent:
+    """A trained model of stable-baselines3 or sb3-contrib that chooses among the legal actions alone.
+
+    Only MaskablePPO knows of illegal actions; whoever trained without learns to avoid them from their reward, and in a
+    search a design must not be lost to the rest. Actions are drawn from the model's distribution over the legal ones;
+    for DQN, with the rate of exploration that it ended with, any of them, else the one of greatest value.
+
+    Args:
+        model: with a policy for flat observations and discrete actions.
+        layout: of the environment's observations.
+        seed: of the actions drawn.
+    """
+
+    def __init__(self, model: BaseAlgorithm, layout: Any, seed: int = 0) -> None:
+        self._model = model
+        self._legal = layout["legal"]
+        self._generator = torch.Generator().manual_seed(seed)
+        model.policy.set_training_mode(False)
+
+    @torch.no_grad()
+    def predict(
+        self,
+        observation: NDArray[np.float32],
+        state: State = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[np.int64], State]:
+        """See :meth:`rlnas.agents.agent.Agent.predict`; the state is that of RecurrentPPO, for others None."""
+        batch = torch.as_tensor(np.atleast_2d(observation), dtype=torch.float32, device=self._model.device)
+        legal = batch[:, self._legal] > 0.5
+        if isinstance(self._model, DQN):
+            logits = _epsilon_greedy(self._model.q_net(batch), legal, self._model.exploration_rate)
+        elif isinstance(self._model, RecurrentPPO):
+            logits, state = self._remembering(batch, state, episode_start)
+        else:
+            logits = self._model.policy.get_distribution(batch).distribution.logits
+        action = gumbel_argmax(logits.masked_fill(~legal, ILLEGAL).cpu(), None if deterministic else self._generator)
+        chosen = action.numpy()
+        return chosen if observation.ndim == 2 else chosen[0], state
+
+    def _remembering(
+        self, batch: Tensor, state: State, episode_start: NDArray[np.bool_] | None
+    ) -> tuple[Tensor, State]:
+        policy: Any = self._model.policy
+        layers, _, units = policy.lstm_hidden_state_shape
+        blank = np.zeros((layers, len(batch), units), dtype=np.float32)
+        hidden, cell = (torch.as_tensor(s, device=batch.device) for s in state or (blank, blank))
+        started = np.zeros(len(batch)) if episode_start is None else np.atleast_1d(episode_start)
+        starts = torch.as_tensor(started, dtype=torch.float32, device=batch.device)
+        distribution, memory = policy.get_distribution(batch, (hidden, cell), starts)
+        return distribution.distribution.logits, tuple(part.cpu().numpy() for part in memory)
+
+
+def _epsilon_greedy(values: Tensor, legal: Tensor, rate: float) -> Tensor:
+    """Logits (B, A) of taking the legal action of greatest value, or with probability ``rate`` any legal one."""
+    best = values.masked_fill(~legal, -torch.inf).argmax(-1, keepdim=True)
+    uniform = legal / legal.sum(-1, keepdim=True)
+    return (rate * uniform).scatter_add(-1, best, torch.full_like(uniform, 1 - rate)).log()
+
+
+def _ppo(problem: SearchProblem) -> dict[str, Any]:
+    """Ten designs of each trial an update: with a reward at each design's end, more says little more about them."""
+    steps = len(problem.space.decisions) * min(problem.designs, 10)
+    return {
+        "policy": "MlpPolicy",
+        "policy_kwargs": {"net_arch": [128, 128]},
+        "learning_rate": 1e-3,
+        "n_steps": steps,
+        "batch_size": steps * TRIALS // 4,
+        "n_epochs": 6,
+        "ent_coef": 0.02,
+    }
+
+
+def _recurrent_ppo(problem: SearchProblem) -> dict[str, Any]:
+    """Whole trials in large minibatches, one LSTM without further layers: seven times the speed of the defaults."""
+    steps = len(problem.space.decisions) * problem.designs
+    network = {"net_arch": [], "lstm_hidden_size": 128, "shared_lstm": True, "enable_critic_lstm": False}
+    return {
+        **_ppo(problem),
+        "policy": "MlpLstmPolicy",
+        "policy_kwargs": network,
+        "n_steps": steps,
+        "batch_size": steps * TRIALS // 4,
+    }
+
+
+def _a2c(problem: SearchProblem) -> dict[str, Any]:
+    return {
+        "policy": "MlpPolicy",
+        "policy_kwargs": {"net_arch": [128, 128]},
+        "n_steps": len(problem.space.decisions) * min(problem.designs, 2),
+        "gae_lambda": 0.95,
+        "ent_coef": 0.02,
+    }
+
+
+def _dqn(problem: SearchProblem) -> dict[str, Any]:
+    """Two gradient steps for each step of all trials: the library's ratio, one for four, at four times its batch."""
+    return {
+        "policy": "MlpPolicy",
+        "policy_kwargs": {"net_arch": [128, 128]},
+        "learning_rate": 5e-4,
+        "buffer_size": min(problem.training_steps, 50_000),
+        "learning_starts": min(problem.training_steps // 10, 1_000),
+        "batch_size": 128,
+        "train_freq": 1,
+        "gradient_steps": 2,
+        "target_update_interval": 2_000,
+        "exploration_fraction": 0.3,
+    }
+
+
+def _make(algorithm: type[BaseAlgorithm], options: Callable[[SearchProblem], dict[str, Any]]) -> MakeAgent:
+    def make(problem: SearchProblem, seed: int) -> LegalAgent:
+        env = as_vec_env(problem.training_env(TRIALS, invalid_action="penalise"))
+        gamma = DESIGN_DISCOUNT ** (1 / len(problem.space.decisions))
+        model = algorithm(env=env, gamma=gamma, seed=seed, device="cpu", **options(problem))
+        model.learn(problem.training_steps, log_interval=None)  # type: ignore[arg-type]
+        env.close()
+        return LegalAgent(model, problem.layout, seed)
+
+    return make
+
+
+SB3_AGENTS: dict[str, MakeAgent] = {
+    "ppo": _make(PPO, _ppo),
+    "a2c": _make(A2C, _a2c),
+    "dqn": _make(DQN, _dqn),
+    "recurrent-ppo": _make(RecurrentPPO, _recurrent_ppo),
+    "maskable-ppo": _make(MaskablePPO, _ppo),
+}
+"""Each algorithm, trained on the problem's training tasks; on the CPU, where networks so small learn fastest."""
