@@ -6,23 +6,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
-from torch import Tensor
 
 from rlnas.errors import ConfigurationError
 
-from .agent import State
-from .controller import ILLEGAL, gumbel_argmax
+from .legal import LegalAgent
 from .problem import MakeAgent, SearchProblem
 
 TRIALS = 16
@@ -54,8 +49,8 @@ class _VectorEnvAdapter(VecEnv):
         mode = env.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED):
             raise ConfigurationError(
-                f"autoreset_mode of {env} must be SAME_STEP or DISABLED, got {mode}; Gymnasium's own vector environments "
-                "take vector_kwargs={'autoreset_mode': AutoresetMode.SAME_STEP} with vectorization_mode='sync'"
+                f"autoreset_mode of {env} must be SAME_STEP or DISABLED, got {mode}; Gymnasium's own vectorisers take "
+                "vector_kwargs={'autoreset_mode': AutoresetMode.SAME_STEP}, given vectorization_mode='sync'"
             )
         self.env = env
         self._resets_itself = mode is AutoresetMode.SAME_STEP
@@ -66,8 +61,8 @@ class _VectorEnvAdapter(VecEnv):
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     def reset(self) -> VecEnvObs:
-        options = self._options[0] or None
-        observation, info = self.env.reset(seed=self._seeds[0], options=options)  # i gets the seed + i in both libraries
+        # In both libraries environment i gets the seed + i.
+        observation, info = self.env.reset(seed=self._seeds[0], options=self._options[0] or None)
         self.reset_infos = _rows(info, self.num_envs)
         self._reset_seeds()
         self._reset_options()
@@ -96,26 +91,25 @@ class _VectorEnvAdapter(VecEnv):
         for row, out_of_time in enumerate((truncated & ~terminated).tolist()):
             infos[row]["TimeLimit.truncated"] = out_of_time
         if over.any():
-            observation = self._end(np.flatnonzero(over).tolist(), over, observation, info, infos)
+            observation = self._end(over, observation, info, infos)
         return observation, reward.astype(np.float32), over, infos
 
-    def _end(
-        self, rows: list[int], over: NDArray[np.bool_], observation: Any, info: dict[str, Any], infos: list[dict[str, Any]]
-    ) -> Any:
+    def _end(self, over: NDArray[np.bool_], observation: Any, info: dict[str, Any], infos: list[dict[str, Any]]) -> Any:
         """Complete the infos of the environments that ended; the observation with which all of them go on."""
+        rows = np.flatnonzero(over).tolist()
         if self._resets_itself:
-            last = list(info["final_obs"])
+            last = {row: info["final_obs"][row] for row in rows}
             final = _rows(info.get("final_info", {}), self.num_envs)
             for row in rows:
-                begun, timeout = infos[row], infos[row].pop("TimeLimit.truncated")
-                self.reset_infos[row] = {k: v for k, v in begun.items() if k not in ("final_obs", "final_info")}
+                timeout = infos[row].pop("TimeLimit.truncated")
+                self.reset_infos[row] = {k: v for k, v in infos[row].items() if k not in ("final_obs", "final_info")}
                 infos[row] = {**final[row], "TimeLimit.truncated": timeout}
         else:
-            last = [_row(observation, row) if over[row] else None for row in range(self.num_envs)]
-            observation, begun_info = self.env.reset(options={"reset_mask": over.copy()})
-            begun_rows = _rows(begun_info, self.num_envs)
+            last = {row: _row(observation, row) for row in rows}
+            observation, info = self.env.reset(options={"reset_mask": over.copy()})
+            begun = _rows(info, self.num_envs)
             for row in rows:
-                self.reset_infos[row] = begun_rows[row]
+                self.reset_infos[row] = begun[row]
         seconds = round(time.time() - self._started, 6)
         for row in rows:
             episode = {"r": round(float(self._returns[row]), 6), "l": int(self._lengths[row]), "t": seconds}
@@ -127,14 +121,13 @@ class _VectorEnvAdapter(VecEnv):
         self.env.close()
 
     def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
-        return list(self.env.render() or [None] * self.num_envs)
+        pictures: Any = self.env.render()
+        return list(pictures or [None] * self.num_envs)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         base: Any = self.env.unwrapped
-        if hasattr(base, "get_attr"):  # of Gymnasium's vectorisers, which hold single environments
-            values = base.get_attr(attr_name)
-        else:
-            values = [getattr(base, attr_name)] * self.num_envs
+        holds_singles = hasattr(base, "get_attr")  # as Gymnasium's own vectorisers do
+        values = base.get_attr(attr_name) if holds_singles else [getattr(base, attr_name)] * self.num_envs
         return [values[i] for i in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
@@ -161,7 +154,7 @@ class _VectorEnvAdapter(VecEnv):
             values = getattr(base, method_name)(*method_args, **method_kwargs)
         return [values[i] for i in self._get_indices(indices)]
 
-    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None) -> list[bool]:
+    def env_is_wrapped(self, wrapper_class: type[Any], indices: VecEnvIndices = None) -> list[bool]:
         """True for ``Monitor``, whose part this adapter plays."""
         return [issubclass(Monitor, wrapper_class) for _ in self._get_indices(indices)]
 
@@ -190,76 +183,17 @@ def _rows(info: dict[str, Any], count: int) -> list[dict[str, Any]]:
             whole[name] = values
         else:
             parts[name] = values, np.flatnonzero(present).tolist()
-    rows = [dict(zip(whole, row, strict=True)) for row in zip(*whole.values(), strict=True)] or [{} for _ in range(count)]
+    rows: list[dict[str, Any]] = [{} for _ in range(count)]
+    if whole:
+        rows = [dict(zip(whole, row, strict=True)) for row in zip(*whole.values(), strict=True)]
     for name, (values, having) in parts.items():
         for row in having:
             rows[row][name] = values[row]
     return rows
 
 
-class LegalAgent:
-    """A trained model of stable-baselines3 or sb3-contrib that chooses among the legal actions alone.
-
-    Only MaskablePPO knows of illegal actions; whoever trained without learns to avoid them from their reward, and in a
-    search a design must not be lost to the rest. Actions are drawn from the model's distribution over the legal ones;
-    for DQN, with the rate of exploration that it ended with, any of them, else the one of greatest value.
-
-    Args:
-        model: with a policy for flat observations and discrete actions.
-        layout: of the environment's observations.
-        seed: of the actions drawn.
-    """
-
-    def __init__(self, model: BaseAlgorithm, layout: Any, seed: int = 0) -> None:
-        self._model = model
-        self._legal = layout["legal"]
-        self._generator = torch.Generator().manual_seed(seed)
-        model.policy.set_training_mode(False)
-
-    @torch.no_grad()
-    def predict(
-        self,
-        observation: NDArray[np.float32],
-        state: State = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray[np.int64], State]:
-        """See :meth:`rlnas.agents.agent.Agent.predict`; the state is that of RecurrentPPO, for others None."""
-        batch = torch.as_tensor(np.atleast_2d(observation), dtype=torch.float32, device=self._model.device)
-        legal = batch[:, self._legal] > 0.5
-        if isinstance(self._model, DQN):
-            logits = _epsilon_greedy(self._model.q_net(batch), legal, self._model.exploration_rate)
-        elif isinstance(self._model, RecurrentPPO):
-            logits, state = self._remembering(batch, state, episode_start)
-        else:
-            logits = self._model.policy.get_distribution(batch).distribution.logits
-        action = gumbel_argmax(logits.masked_fill(~legal, ILLEGAL).cpu(), None if deterministic else self._generator)
-        chosen = action.numpy()
-        return chosen if observation.ndim == 2 else chosen[0], state
-
-    def _remembering(
-        self, batch: Tensor, state: State, episode_start: NDArray[np.bool_] | None
-    ) -> tuple[Tensor, State]:
-        policy: Any = self._model.policy
-        layers, _, units = policy.lstm_hidden_state_shape
-        blank = np.zeros((layers, len(batch), units), dtype=np.float32)
-        hidden, cell = (torch.as_tensor(s, device=batch.device) for s in state or (blank, blank))
-        started = np.zeros(len(batch)) if episode_start is None else np.atleast_1d(episode_start)
-        starts = torch.as_tensor(started, dtype=torch.float32, device=batch.device)
-        distribution, memory = policy.get_distribution(batch, (hidden, cell), starts)
-        return distribution.distribution.logits, tuple(part.cpu().numpy() for part in memory)
-
-
-def _epsilon_greedy(values: Tensor, legal: Tensor, rate: float) -> Tensor:
-    """Logits (B, A) of taking the legal action of greatest value, or with probability ``rate`` any legal one."""
-    best = values.masked_fill(~legal, -torch.inf).argmax(-1, keepdim=True)
-    uniform = legal / legal.sum(-1, keepdim=True)
-    return (rate * uniform).scatter_add(-1, best, torch.full_like(uniform, 1 - rate)).log()
-
-
 def _ppo(problem: SearchProblem) -> dict[str, Any]:
-    """Ten designs of each trial an update: with a reward at each design's end, more says little more about them."""
-    steps = len(problem.space.decisions) * min(problem.designs, 10)
+    steps = _whole(len(problem.space.decisions))
     return {
         "policy": "MlpPolicy",
         "policy_kwargs": {"net_arch": [128, 128]},
@@ -272,8 +206,8 @@ def _ppo(problem: SearchProblem) -> dict[str, Any]:
 
 
 def _recurrent_ppo(problem: SearchProblem) -> dict[str, Any]:
-    """Whole trials in large minibatches, one LSTM without further layers: seven times the speed of the defaults."""
-    steps = len(problem.space.decisions) * problem.designs
+    """Whole trials in large minibatches, one LSTM without further layers: several times as fast as the defaults."""
+    steps = _whole(len(problem.space.decisions) * problem.designs)
     network = {"net_arch": [], "lstm_hidden_size": 128, "shared_lstm": True, "enable_critic_lstm": False}
     return {
         **_ppo(problem),
@@ -310,12 +244,17 @@ def _dqn(problem: SearchProblem) -> dict[str, Any]:
     }
 
 
-def _make(algorithm: type[BaseAlgorithm], options: Callable[[SearchProblem], dict[str, Any]]) -> MakeAgent:
+def _whole(unit: int) -> int:
+    """About 120 steps in whole designs or trials of ``unit`` steps, at least one."""
+    return unit * max(1, round(120 / unit))
+
+
+def _make(algorithm: Any, options: Callable[[SearchProblem], dict[str, Any]]) -> MakeAgent:
     def make(problem: SearchProblem, seed: int) -> LegalAgent:
         env = as_vec_env(problem.training_env(TRIALS, invalid_action="penalise"))
         gamma = DESIGN_DISCOUNT ** (1 / len(problem.space.decisions))
         model = algorithm(env=env, gamma=gamma, seed=seed, device="cpu", **options(problem))
-        model.learn(problem.training_steps, log_interval=None)  # type: ignore[arg-type]
+        model.learn(problem.training_steps, log_interval=None)
         env.close()
         return LegalAgent(model, problem.layout, seed)
 
@@ -329,4 +268,7 @@ SB3_AGENTS: dict[str, MakeAgent] = {
     "recurrent-ppo": _make(RecurrentPPO, _recurrent_ppo),
     "maskable-ppo": _make(MaskablePPO, _ppo),
 }
-"""Each algorithm, trained on the problem's training tasks; on the CPU, where networks so small learn fastest."""
+"""Each algorithm, trained on the problem's training tasks, by the name it has in comparisons.
+
+They run on the CPU, where networks so small learn fastest, and are taught the same reward, discount and network sizes.
+"""

@@ -2,8 +2,9 @@
 
 from stable_baselines3 import PPO
 
+from rlnas.agents.legal import LegalAgent
 from rlnas.agents.problem import SearchProblem
-from rlnas.agents.sb3 import LegalAgent, as_vec_env
+from rlnas.agents.sb3 import as_vec_env
 
 
 def small_ppo(problem: SearchProblem, seed: int) -> LegalAgent:
