@@ -51,7 +51,7 @@ OnRun: TypeAlias = Callable[[str, int, SearchRun], None]
 class Benchmark:
     """Agents that search the same tasks: one run for each agent and seed, one trial on each task in a run.
 
-    A run follows from the agent, the seed and the settings alone, whoever else takes part and whichever process does it.
+    A run follows from the agent, the seed and the settings alone, whoever else takes part, in whichever process.
 
     Args:
         env: id of a trial environment.
@@ -264,9 +264,7 @@ class Benchmark:
     ) -> SearchRun:
         trials = self.task_count * self.rounds
         store = EpisodeStore(folder / EPISODES) if self.record else None
-        env = self._make_env(
-            evaluator, trials, agent=name, **({} if store is None else {"recorder": store.append})
-        )
+        env = self._make_env(evaluator, trials, agent=name, **({} if store is None else {"recorder": store.append}))
         try:
             problem = SearchProblem(
                 self.env,

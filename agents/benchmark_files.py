@@ -8,7 +8,7 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def provenance(command: Sequence[str]) -> dict[str, Any]:
     """What was typed, when, with which versions, on what machine."""
     return {
         "command": " ".join(command),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         "hardware": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
     }
@@ -82,7 +82,9 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or "unknown processor"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown processor")
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown processor"
+    )
 
 
 def _write_tables(benchmark: Benchmark, folder: Path) -> None:

@@ -18,7 +18,7 @@ from rlnas.evaluator import Evaluation, Evaluator, Proposal
 from .controller import LSTMController
 from .problem import MakeAgent, SearchProblem
 from .rl2 import RL2
-from .searchers import MemoryWiped
+from .searcher_agent import MemoryWiped
 
 TRIALS = 32
 """Trials that are played at a time."""
@@ -51,7 +51,7 @@ def rl2_shuffled(problem: SearchProblem, seed: int) -> LSTMController:
 
 
 def wiped(make: MakeAgent) -> MakeAgent:
-    """The same agent, its memory wiped after every design of a search (:class:`~.searchers.MemoryWiped`)."""
+    """The same agent, its memory wiped after every design of a search (:class:`~.searcher_agent.MemoryWiped`)."""
 
     def make_wiped(problem: SearchProblem, seed: int) -> MemoryWiped:
         return MemoryWiped(make(problem, seed), problem.layout)

@@ -4,43 +4,58 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
-from rlnas.errors import ConfigurationError, one_of
+from rlnas.errors import CheckpointError, ConfigurationError, one_of
 from rlnas.search_space import SearchSpace
 
-from .agent import Agent
 from .bayesian import TPE, GaussianProcess, gaussian_process_for, tpe_for
 from .evolution import GeneticAlgorithm, RegularizedEvolution, evolution_for, genetic_for
+from .learned import LEARNED_AGENTS, controller_agent, wiped
 from .portfolio import best_on_average, nearest_portfolio, portfolio, warm_evolution, warm_tpe
-from .problem import MakeAgent, SearchProblem
+from .problem import MakeAgent
 from .reinforce import Hybrid, Reinforce, reinforce_for
+from .sb3 import SB3_AGENTS
 from .searcher_agent import searcher_agent
 from .searchers import LocalSearch, RandomSearch, Searcher
+from .training import AGENT
+
+MakeSearcher: TypeAlias = Callable[..., Searcher]
+"""Makes a searcher for a space, a budget of designs and a seed, with settings by name."""
 
 
-def _hybrid(space: SearchSpace, designs: int, seed: int) -> Searcher:
-    return Hybrid(space, seed, evolution_designs=max(1, designs // 2), **evolution_for(designs))
+def _searcher(kind: type[Searcher], usual: Callable[[int], Mapping[str, Any]] = lambda designs: {}) -> MakeSearcher:
+    """A searcher whose settings are its class's own, but for what ``usual`` says for a budget of designs."""
+
+    def make(space: SearchSpace, designs: int, seed: int, **settings: Any) -> Searcher:
+        return kind(space, seed, **{**usual(designs), **settings})
+
+    return make
 
 
-SEARCHERS: dict[str, Callable[[SearchSpace, int, int], Searcher]] = {
-    "random": lambda space, designs, seed: RandomSearch(space, seed),
-    "local-search": lambda space, designs, seed: LocalSearch(space, seed),
-    "evolution": lambda space, designs, seed: RegularizedEvolution(space, seed, **evolution_for(designs)),
-    "genetic": lambda space, designs, seed: GeneticAlgorithm(space, seed, **genetic_for(designs)),
-    "tpe": lambda space, designs, seed: TPE(space, seed, **tpe_for(designs)),
-    "gp": lambda space, designs, seed: GaussianProcess(space, seed, **gaussian_process_for(designs)),
-    "reinforce": lambda space, designs, seed: Reinforce(space, seed, **reinforce_for(designs)),
-    "hybrid": _hybrid,
+def _hybrid_for(designs: int) -> dict[str, int]:
+    return {"evolution_designs": max(1, designs // 2), **evolution_for(designs)}
+
+
+SEARCHERS: dict[str, MakeSearcher] = {
+    "random": _searcher(RandomSearch),
+    "local-search": _searcher(LocalSearch),
+    "evolution": _searcher(RegularizedEvolution, evolution_for),
+    "genetic": _searcher(GeneticAlgorithm, genetic_for),
+    "tpe": _searcher(TPE, tpe_for),
+    "gp": _searcher(GaussianProcess, gaussian_process_for),
+    "reinforce": _searcher(Reinforce, reinforce_for),
+    "hybrid": _searcher(Hybrid, _hybrid_for),
 }
-"""How to make each searcher for a space, a budget of designs and a seed.
-
-Settings are the classes' own, but for what a small budget could make no use of: the functions named ``..._for`` say."""
+"""Searchers that know nothing but their task. What a small budget could make no use of is set by the functions named
+``..._for``, unless it is given."""
 
 AGENTS: dict[str, MakeAgent] = {
     **{name: searcher_agent(make) for name, make in SEARCHERS.items()},
@@ -49,26 +64,78 @@ AGENTS: dict[str, MakeAgent] = {
     "nearest-portfolio": nearest_portfolio,
     "evolution-warm": warm_evolution,
     "tpe-warm": warm_tpe,
+    **LEARNED_AGENTS,
+    **SB3_AGENTS,
 }
 """How to make each agent for a problem and a seed; add your own here."""
 
+WIPED = "wiped:"
+"""Before an agent's text: the same agent, its memory wiped after every design."""
 
-def make_agent(name: str, problem: SearchProblem, seed: int) -> Agent:
-    """The agent of that name, made for a problem.
+
+def named_agents(texts: Iterable[str]) -> dict[str, str]:
+    """Agents' texts by the names they are shown under.
+
+    >>> named_agents(["rl2", "large=genetic?population_size=200"])
+    {'rl2': 'rl2', 'large': 'genetic?population_size=200'}
+
+    Raises:
+        ConfigurationError: if two are shown under one name.
+    """
+    named: dict[str, str] = {}
+    for text in texts:
+        shown, equals, rest = text.partition("=")
+        name, agent = (shown, rest) if equals and "?" not in shown else (text, text)
+        if named.get(name, agent) != agent:
+            raise ConfigurationError(f"two agents are called {name!r}: {named[name]} and {agent}")
+        named[name] = agent
+    return named
+
+
+def resolve_agent(text: str) -> MakeAgent:
+    """How to make the agent that a text names.
 
     Args:
-        name: one of :data:`AGENTS`, or where a user's own is, see :func:`find_agent`.
-        problem: what it shall search, and what it may learn from.
-        seed: of everything random.
+        text: one of :data:`AGENTS`; a searcher with settings, ``genetic?population_size=50&mutation=.1``; the folder of
+            a training run; ``package.module:attribute`` or ``path/to/file.py:attribute`` of a user's own (see
+            :func:`find_agent`); any of these after ``wiped:``.
 
     Raises:
         UnknownNameError: if there is no such agent.
-        ConfigurationError: if a user's own cannot be had, or what it makes has no ``predict``.
+        ConfigurationError: if a user's own cannot be had, or a setting is not allowed.
+        CheckpointError: if a folder holds no trained agent.
     """
-    agent = find_agent(name)(problem, seed)
-    if not isinstance(agent, Agent):
-        raise ConfigurationError(f"agent {name!r} must have a method predict, got a {type(agent).__name__}")
-    return agent
+    if text.startswith(WIPED):
+        return wiped(resolve_agent(text.removeprefix(WIPED)))
+    name, question, settings = text.partition("?")
+    if question:
+        make = SEARCHERS[one_of("searcher with settings", name, SEARCHERS)]
+        return searcher_agent(partial(make, **_settings(text, settings)))
+    if Path(text).is_dir():
+        return controller_agent(agent_folder(Path(text)))
+    return find_agent(text)
+
+
+def agent_folder(run: Path) -> Path:
+    """The folder of the agent that a training run made.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    if not (run / AGENT).is_dir():
+        raise CheckpointError(f"{run} holds no trained agent (it has no folder {AGENT!r}); give the folder of a run")
+    return run / AGENT
+
+
+def _settings(agent: str, text: str) -> dict[str, Any]:
+    settings = {}
+    for pair in text.split("&"):
+        name, _, value = pair.partition("=")
+        try:
+            settings[name] = json.loads(value if not value.startswith(".") else f"0{value}")
+        except ValueError:
+            raise ConfigurationError(f"agent {agent!r}: a setting must be NAME=NUMBER, got {pair!r}") from None
+    return settings
 
 
 def find_agent(name: str) -> MakeAgent:

@@ -76,7 +76,7 @@ class SearchRun:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             measures = {n.removeprefix("measure "): a for n, a in arrays.items() if n.startswith("measure ")}
-            return cls(*(arrays[name] for name in _ARRAYS), measures)
+            return cls(**{name: arrays[name] for name in _ARRAYS}, measures=measures)
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise DataError(f"{path} is no run of a comparison ({error}); delete it to have it done again") from None
 

@@ -7,7 +7,7 @@ import shlex
 import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,13 +28,12 @@ from rlnas.cli_options import (
     Timeout,
     Workers,
     device_of,
-    env_tasks,
     evaluator_spec,
     names_in,
     new_folder,
-    preset_of,
+    problem_of,
 )
-from rlnas.errors import CheckpointError, ConfigurationError
+from rlnas.errors import ConfigurationError, one_of
 
 if TYPE_CHECKING:
     from rlnas.agents.benchmark import AgentSource, Benchmark
@@ -60,14 +59,11 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
         raise ConfigurationError(f"{path}: there is no such file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from None
-    known = {parameter.name: parameter for parameter in context.command.params if parameter.name != "config"}
+    known = [str(parameter.name) for parameter in context.command.params if parameter.name != "config"]
     defaults = {}
     for key, value in settings.items():
         name = key.replace("-", "_")
-        if name not in known:
-            from rlnas.errors import UnknownNameError
-
-            raise UnknownNameError(f"option in {path}", key, [n.replace("_", "-") for n in known])
+        one_of(f"option in {path}", name, known)
         defaults[name] = ",".join(map(str, value)) if name == "agents" and isinstance(value, list) else value
     context.default_map = {**(context.default_map or {}), **defaults}
     return path
@@ -118,11 +114,10 @@ def bench(
     from rlnas.agents.benchmark import Benchmark
     from rlnas.agents.registry import named_agents
 
-    preset = preset_of(env, data)
-    searched = env_tasks(preset, tasks, task_option, download, data)
-    training = None if training_tasks is None else env_tasks(preset, training_tasks, task_option, download, data)
+    problem, searched = problem_of(env, tasks, task_option, download, data)
+    training = None if training_tasks is None else problem_of(env, training_tasks, task_option, download, data)[1]
     chosen = device_of(device)
-    spec = evaluator_spec(preset["evaluator"], evaluator, chosen, init, adaptation, adaptation_option)
+    spec = evaluator_spec(problem["evaluator"], evaluator, chosen, init, adaptation, adaptation_option)
     benchmark = Benchmark(
         env,
         searched,
@@ -133,7 +128,7 @@ def bench(
         trials if trials is not None else min(20, searched[0].splits[searched[1]]),
         training,
         training_steps,
-        {"space": preset["space"], **({} if duplicates == "count" else {"duplicates": duplicates})},
+        {"space": problem["space"], **({} if duplicates == "count" else {"duplicates": duplicates})},
         timeout,
         chosen,
         spec["kind"] != "table" if record is None else record,
@@ -167,14 +162,13 @@ def search(
 ) -> None:
     """Search unseen tasks with a trained, frozen controller, beside other searchers at equal evaluations."""
     from rlnas.agents.benchmark import Benchmark
-    from rlnas.agents.learned import env_of
-    from rlnas.agents.registry import named_agents
+    from rlnas.agents.controller import LSTMController
+    from rlnas.agents.registry import agent_folder, named_agents
 
-    env = env_of(agent)
-    preset = preset_of(env, data)
-    searched = env_tasks(preset, tasks, task_option, download, data)
+    env = str(LSTMController.load(agent_folder(agent), "cpu").about.get("env"))
+    problem, searched = problem_of(env, tasks, task_option, download, data)
     chosen = device_of(device)
-    spec = evaluator_spec(preset["evaluator"], evaluator, chosen, init, adaptation, adaptation_option)
+    spec = evaluator_spec(problem["evaluator"], evaluator, chosen, init, adaptation, adaptation_option)
     others = ["wiped=wiped:" + str(agent) if name == "wiped" else name for name in names_in(against)]
     agents: dict[str, AgentSource] = {"rl2": str(agent), **named_agents(others)}
     benchmark = Benchmark(
@@ -185,7 +179,7 @@ def search(
         designs,
         spec,
         trials if trials is not None else min(20, searched[0].splits[searched[1]]),
-        env_options={"space": preset["space"]},
+        env_options={"space": problem["space"]},
         timeout=timeout,
         device=chosen,
     )

@@ -17,6 +17,7 @@ from rlnas.bench_command import bench, search
 from rlnas.cli_options import (
     AdaptationName,
     AdaptationOption,
+    Data,
     Device,
     Download,
     EvaluatorKind,
@@ -31,7 +32,7 @@ from rlnas.cli_options import (
     evaluator_spec,
     new_folder,
     portable,
-    tasks_of,
+    problem_of,
 )
 from rlnas.errors import ConfigurationError, RlnasError, one_of
 from rlnas.meta_command import meta_train
@@ -67,19 +68,19 @@ def main() -> None:
 
 
 @app.command()
-def envs(as_json: Json = False) -> None:
+def envs(data: Data = None, as_json: Json = False) -> None:
     """List the environments: their search space, their tasks and how many designs an episode has."""
-    from rlnas.specs import space_from_spec
+    from rlnas.specs import available_space
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for env_id, arguments in PRESETS.items():
-        space = space_from_spec(arguments["space"])
+        space = available_space(arguments["space"], data)
         rows.append(
             {
                 "id": env_id,
-                "space": space.name,
-                "decisions": len(space.decisions),
-                "architectures": space.size,
+                "space": None if space is None else space.name,
+                "decisions": None if space is None else len(space.decisions),
+                "architectures": None if space is None else space.size,
                 "tasks": arguments["tasks"],
                 "designs": arguments["designs_per_trial"],
             }
@@ -87,9 +88,13 @@ def envs(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows))
         return
-    print(f"{'id':24}{'space':52}{'decisions':>9}{'architectures':>15}  {'tasks':14}designs an episode")
+    print(f"{'id':30}{'space':52}{'decisions':>9}{'architectures':>15}  {'tasks':26}designs an episode")
     for row in rows:
-        print("{id:24}{space:52}{decisions:>9}{architectures:>15,}  {tasks:14}{designs:>3}".format(**row))
+        if row["space"] is None:
+            row |= {"space": "(its table is not here: see --data)", "decisions": "-", "architectures": "-"}
+        else:
+            row["architectures"] = f"{row['architectures']:,}"
+        print("{id:30}{space:52}{decisions:>9}{architectures:>15}  {tasks:26}{designs:>3}".format(**row))
 
 
 @app.command()
@@ -105,6 +110,7 @@ def train(
     tasks: Annotated[str | None, typer.Option(help="Tasks to train on, if not the environment's.")] = None,
     task_option: TaskOptions = None,
     download: Download = False,
+    data: Data = None,
     init: Init = None,
     adaptation: AdaptationName = None,
     adaptation_option: AdaptationOption = None,
@@ -128,13 +134,17 @@ def train(
     from rlnas.progress import Progress
 
     learner_device = device_of(device)
-    one_of("environment", env, PRESETS)
+    preset = PRESETS[one_of("environment", env, PRESETS)]
     if tasks is None and (task_option or download):
         raise ConfigurationError("--task-option and --download need --tasks")
-    env_options: dict[str, Any] = {} if tasks is None else {"tasks": portable(*tasks_of(tasks, task_option, download))}
-    preset = PRESETS[env]["evaluator"]
-    spec = evaluator_spec(preset, evaluator, learner_device, init, adaptation, adaptation_option)
-    if spec != preset:
+    problem, searched = problem_of(env, tasks or preset["tasks"], task_option, download, data)
+    spec = evaluator_spec(problem["evaluator"], evaluator, learner_device, init, adaptation, adaptation_option)
+    env_options: dict[str, Any] = {}
+    if spec["kind"] == "table":
+        env_options["space"] = problem["space"]
+    if tasks is not None or spec["kind"] == "table":
+        env_options["tasks"] = portable(*searched)
+    if spec != preset["evaluator"]:
         env_options["evaluator"] = spec
     learner = RL2Config(**learner_options(option or [], asdict(RL2Config())))
     settings = TrainSettings(env, steps, seed, trials, reward, learner, env_options)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlnas.errors import ConfigurationError, one_of
+from rlnas.registration import PRESETS
 
 if TYPE_CHECKING:
     from rlnas.search_space import SearchSpace
@@ -61,8 +62,45 @@ def tasks_of(text: str, options: Sequence[str] | None, download: bool) -> tuple[
     from rlnas.options import task_options
 
     if text.startswith("table:"):
-        raise ConfigurationError("the commands train networks; a table answers from Python, through TabularEvaluator")
+        raise ConfigurationError("this command trains networks, and a table's evaluations are recorded; name images")
     return parse_tasks(text, download=download, **task_options(options or []))
+
+
+def problem_of(
+    env: str, tasks: str | None, options: Sequence[str] | None, download: bool, data: Path | None
+) -> tuple[dict[str, Any], tuple[TaskSource, str]]:
+    """What an environment searches with, and what it is to search.
+
+    Args:
+        env: id of a preset.
+        tasks: ``SOURCE:SPLIT``, or a split of the preset's own source; None for its ``test`` if it has one.
+        options: of the tasks, as typed.
+        download: whether torchvision may fetch a set.
+        data: folder of recorded tables and of torchvision's sets.
+
+    Returns:
+        The descriptions of ``space`` and ``evaluator``, and source and split. The tasks of a table bring the table's.
+
+    Raises:
+        UnknownNameError: if there is no such preset, source or split.
+        ConfigurationError: if an option is not allowed, or the preset is a table's and the tasks are images.
+        DataError: if data is missing or damaged.
+    """
+    from rlnas.datasets import parse_tasks
+    from rlnas.options import task_options
+    from rlnas.tabular_evaluator import TableSource
+
+    preset = PRESETS[one_of("environment", env, PRESETS)]
+    own = preset["tasks"]
+    text = own if tasks is None else tasks if ":" in tasks else f"{own.rpartition(':')[0]}:{tasks}"
+    source, split = parse_tasks(text, download=download, data=data, **task_options(options or []))
+    if tasks is None and "test" in source.splits:
+        split = "test"
+    if isinstance(source, TableSource):
+        return {"space": source.table.space.spec(), "evaluator": source.evaluator_spec()}, (source, split)
+    if preset["evaluator"]["kind"] == "table":
+        raise ConfigurationError(f"{env} answers from a table: its tasks are those of {own.rpartition(':')[0]}")
+    return {"space": preset["space"], "evaluator": preset["evaluator"]}, (source, split)
 
 
 def portable(source: TaskSource, split: str) -> list[Any]:
@@ -104,6 +142,10 @@ def evaluator_spec(
         CheckpointError: if the start cannot be read.
     """
     spec = dict(preset)
+    if spec["kind"] == "table":
+        if kind is not None or init is not None or method is not None or options:
+            raise ConfigurationError("a table's evaluations are recorded: how networks adapt cannot be chosen")
+        return spec
     if kind is not None or device == "cuda":
         spec["kind"] = one_of("evaluator", kind or "batched", ("batched", "sequential"))
     if init is None and method is None and not options:

@@ -101,6 +101,12 @@ class TableSource(TaskSource):
         given = {option: value for option, value in options.items() if value is not None}
         return {"kind": "table", "table": self.table.spec(), "test": list(self.test), **given}
 
+    def evaluator_spec(self) -> dict[str, Any]:
+        """The description of the evaluator that answers for these tasks; a known table brings its usual report."""
+        report = KNOWN_TABLES[self.known_as].report if self.known_as in KNOWN_TABLES else None
+        spec = {"kind": "table", "table": self.table.spec()}
+        return spec if report is None else {**spec, "report": dict(report)}
+
     def with_split(self, split: str) -> TableSource:
         """This source, or, if none of its splits is so called, the one with ``split`` as its ``only`` one.
 

@@ -283,7 +283,9 @@ def test_what_an_interrupted_comparison_left_is_gone_on_with(finished: Finished,
     assert rows_of(other) == rows_of(folder)
 
 
-@pytest.mark.parametrize("changes", [{"designs": DESIGNS + 1}, {"trials": 2}, {"tasks": (HiddenSource(test=9), "test")}])
+@pytest.mark.parametrize(
+    "changes", [{"designs": DESIGNS + 1}, {"trials": 2}, {"tasks": (HiddenSource(test=9), "test")}]
+)
 def test_results_under_other_settings_are_not_mixed(finished: Finished, changes: dict[str, Any]) -> None:
     folder, _, _ = finished
     before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
