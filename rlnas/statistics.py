@@ -88,9 +88,8 @@ def stratified_bootstrap(
     scores = np.asarray(scores, dtype=np.float64)
     *leading, runs, tasks = scores.shape
     flat = scores.reshape(*leading, runs * tasks)
-    found = []
-    for drawn in _draws(runs, tasks, resamples, seed, int(np.prod(leading))):
-        found.append(statistic(flat.take(drawn, axis=-1)))  # (..., b, R, T) to (..., b)
+    parts = _draws(runs, tasks, resamples, seed, int(np.prod(leading)))
+    found = [statistic(flat.take(drawn, axis=-1)) for drawn in parts]  # (..., b, R, T) to (..., b)
     return _ends(np.concatenate(found, axis=-1), level, axis=-1)
 
 
@@ -134,7 +133,7 @@ def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Floats:
 
 
 def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
-    """Chance that a run of X scores more than a run of Y on a task drawn at random: Mann and Whitney's U, divided by R².
+    """Chance that a run of X scores more than one of Y on a task drawn at random: Mann and Whitney's U by R R'.
 
     Args:
         x: scores of X, (R, T).
@@ -207,7 +206,7 @@ def at_seconds(curves: Floats, seconds: Floats, grid: Floats) -> Floats:
 def _draws(
     runs: int, tasks: int, resamples: int, seed: int | np.random.SeedSequence, copies: int
 ) -> Iterator[NDArray[np.intp]]:
-    """Resamples of a (R, T) matrix as flat indices (b, R, T), in parts of at most about ``ELEMENTS / copies`` numbers."""
+    """Resamples of a (R, T) matrix as flat indices (b, R, T), in parts of about ``ELEMENTS / copies`` numbers."""
     rng = np.random.default_rng(seed)
     part = max(1, ELEMENTS // (runs * tasks * copies))
     for start in range(0, resamples, part):
@@ -232,5 +231,5 @@ def _wins(x: Floats, y: Floats) -> Iterator[Floats]:
 
 
 def _ends(found: Floats, level: float, axis: int) -> Interval:
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2], axis=axis)
-    return low, high
+    ends: Floats = np.asarray(np.quantile(found, [(1 - level) / 2, (1 + level) / 2], axis=axis), dtype=np.float64)
+    return ends[0], ends[1]

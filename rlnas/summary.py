@@ -26,9 +26,9 @@ THRESHOLDS = 101
 def summarise(results: Results, seed: int = 0) -> dict[str, Any]:
     """Every statistic of a comparison, with 95% intervals.
 
-    A number with its interval is ``{"value", "low", "high"}``, of lists where it is a curve. "score" is 1 minus
-    normalised regret. The interval's unit, level and resamples are under ``"interval"``; numbers of evaluations at which
-    agents are compared under ``"budgets"``; everything about one agent under ``"agents"`` and its name.
+    A number with its interval is ``{"value", "low", "high"}``, of lists where it is a curve. A score is 1 minus
+    normalised regret. The intervals' unit, level and resamples are under ``"interval"``, the numbers of evaluations at
+    which agents are compared under ``"budgets"``, everything about one agent under ``"agents"`` and its name.
 
     Args:
         results: of the comparison.
@@ -37,7 +37,7 @@ def summarise(results: Results, seed: int = 0) -> dict[str, Any]:
     Returns:
         A dict of plain floats, strings and lists.
     """
-    runs, tasks, designs = results.shape
+    runs, _, designs = results.shape
     shown = budgets(designs)
     scores = {agent: results.score(agent) for agent in results.agents}
     end = {agent: score[:, :, -1] for agent, score in scores.items()}
@@ -47,9 +47,7 @@ def summarise(results: Results, seed: int = 0) -> dict[str, Any]:
         agent: {
             **_curves(results, agent, scores[agent], seed),
             "against_seconds": _against_seconds(results, agent, grid, seed),
-            "end": {
-                name: _bootstrap(statistic, end[agent], RESAMPLES, seed) for name, statistic in AGGREGATES.items()
-            },
+            "end": {name: _bootstrap(statistic, end[agent], RESAMPLES, seed) for name, statistic in AGGREGATES.items()},
             "profile": _mean(end[agent][..., None] > thresholds, CURVE_RESAMPLES, seed),
             **_designs(results.accuracy[agent], seed),
             "chosen": {m: _chosen(values, seed) for m, values in results.chosen.get(agent, {}).items()},
@@ -92,6 +90,17 @@ AGGREGATES = {
     "optimality_gap": statistics.optimality_gap,
 }
 """What is said about the scores at the end, by its name in the summary."""
+
+
+def by_rank(summary: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The agents of a summary, each with its part of it, from the best mean rank to the worst."""
+    return sorted(summary["agents"].items(), key=lambda item: item[1]["rank"]["value"])
+
+
+def baseline_of(summary: Mapping[str, Any]) -> str:
+    """The agent that others are compared with: random search, or the first where nobody searches at random."""
+    agents = summary["agents"]
+    return "random" if "random" in agents else str(next(iter(agents)))
 
 
 def _curves(results: Results, agent: str, score: Floats, seed: int) -> dict[str, Any]:
@@ -141,7 +150,7 @@ def _chosen(values: Floats, seed: int) -> dict[str, Any]:
 
 
 def _pairs(scores: Mapping[str, Floats], shown: list[int], seed: int) -> dict[str, dict[str, Any]]:
-    """Each agent against each other: probability of improvement at the end, difference of mean scores at the budgets."""
+    """Each agent against each other: probability of improvement at the end, difference of mean scores at budgets."""
     pairs: dict[str, dict[str, Any]] = {agent: {} for agent in scores}
     agents = list(scores)
     for i, x in enumerate(agents):
@@ -160,7 +169,7 @@ def _pairs(scores: Mapping[str, Floats], shown: list[int], seed: int) -> dict[st
             }
             pairs[y][x] = {
                 "probability_of_improvement": {"value": 1.0 - chance, "low": 1.0 - most, "high": 1.0 - worst},
-                "score_difference": _entry(-value, -high, -low),
+                "score_difference": _entry(0.0 - value, 0.0 - high, 0.0 - low),
             }
     return pairs
 
