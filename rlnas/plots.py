@@ -185,7 +185,14 @@ def _dots(axes: Axes, entries: Mapping[str, Mapping[str, float]], agents: Sequen
     """One row for each agent: its value as a dot, its interval as a bar."""
     for row, (agent, entry) in enumerate(entries.items()):
         index = agents.index(agent)
-        axes.plot([entry["low"], entry["high"]], [row, row], color=colour(index), alpha=0.4, linewidth=6.0)
+        axes.plot(
+            [entry["low"], entry["high"]],
+            [row, row],
+            color=colour(index),
+            alpha=0.4,
+            linewidth=6.0,
+            solid_capstyle="butt",
+        )
         axes.plot([entry["value"]], [row], color=colour(index), marker=MARKERS[_round(index)], markersize=4.5)
     axes.set_yticks(range(len(entries)), [_short(agent) for agent in entries])
     axes.set_ylim(len(entries) - 0.5, -0.5)

@@ -25,39 +25,40 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 2.5rem 1.5rem 4rem; max-width: 78rem; color: var(--ink); background: #fff;
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .5rem; letter-spacing: -.01em; }
+h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .5rem; letter-spacing: -.01em; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 3rem 0 .4rem; padding-top: .9rem; border-top: 1px solid var(--line); }
 p { margin: .3rem 0 .9rem; max-width: 48rem; }
-.soft, figcaption, caption { color: var(--soft); font-size: .9rem; }
+.soft, figcaption { color: var(--soft); font-size: .9rem; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1.75rem 2rem;
   align-items: start; }
-figure { margin: 0; min-width: 0; }
+figure { margin: 0 0 1.75rem; min-width: 0; }
+.plots figure { margin: 0; }
 figure:not(.wide) { max-width: 40rem; }
-figcaption { margin-bottom: .3rem; }
+figcaption { margin-bottom: .3rem; overflow-wrap: anywhere; }
 figcaption b { color: var(--ink); display: block; font-weight: 600; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; margin-bottom: 1.75rem; }
+figure .scroll { margin: 0; }
 svg { display: block; width: 100%; min-width: 21rem; height: auto; }
 .wide svg { min-width: 48rem; }
 svg text { font-family: inherit !important; }
-table { border-collapse: separate; border-spacing: 0; font-size: .875rem; font-variant-numeric: tabular-nums; line-height: 1.35; }
-caption { text-align: left; padding-bottom: .4rem; }
-th, td { padding: .32rem .65rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-thead th { vertical-align: bottom; color: var(--soft); font-weight: 600; border-bottom: 1.5px solid #aab2bb; }
-th:first-child, td.text { text-align: left; }
+table { border-collapse: separate; border-spacing: 0; font-size: 14px; line-height: 19px;
+  font-variant-numeric: tabular-nums; }
+th, td { padding: 5px 10px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+th:first-child { text-align: left; }
+thead th { vertical-align: bottom; color: var(--soft); font-weight: 600; border-bottom: 2px solid #aab2bb; }
 tbody th { font-weight: 500; position: sticky; left: 0; background: #fff; max-width: 17rem; overflow: hidden;
   text-overflow: ellipsis; }
-td small { color: var(--soft); display: block; }
+td small { color: var(--soft); display: block; font-size: 12px; line-height: 15px; }
 i.key { font-style: normal; margin-right: .45em; font-family: "DejaVu Sans", sans-serif; font-size: .8em; }
-.heat td { text-align: center; border: 1px solid #fff; padding: .32rem .45rem; }
-.heat thead th:not(:first-child) { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left;
-  padding: .45rem .3rem; border: 0; max-height: 13rem; overflow: hidden; text-overflow: ellipsis; }
+.upright thead th:not(:first-child) { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left;
+  padding: 8px 5px; border: 0; max-height: 13rem; overflow: hidden; text-overflow: ellipsis; }
+.upright td { text-align: center; padding: 5px 7px; }
+.heat td { border: 1px solid #fff; }
 .about td { white-space: normal; overflow-wrap: anywhere; text-align: left; min-width: 12rem; }
 .about th { vertical-align: top; }
 pre { background: var(--shade); border: 1px solid var(--line); border-radius: 6px; padding: .8rem 1rem;
   font-size: .85rem; white-space: pre-wrap; overflow-wrap: anywhere; }
-section > .scroll + figure, section > figure + .scroll { margin-top: 1.75rem; }
-details { margin-top: .6rem; }
-summary { cursor: pointer; font-weight: 500; margin-bottom: .5rem; }
+summary { cursor: pointer; font-weight: 500; margin: .6rem 0 .5rem; }
 @media (max-width: 40rem) { body { padding: 1.25rem 1rem 3rem; } h1 { font-size: 1.4rem; } h2 { margin-top: 2.2rem; } }
 """
 
@@ -206,10 +207,11 @@ def _improvement(summary: Mapping[str, Any]) -> str:
         for agent, row in by_rank(summary)
     ]
     matrix = _table(
-        ["row over column", *(escape(agent) for agent in agents)],
+        ["row over column", *map(escape, agents)],
         rows,
-        "For a task at random; a tie is half a win. Bold: the interval, which the mouse shows, excludes one half.",
-        "heat",
+        "Chance that a run of the row's agent ends with a higher score than one of the column's, on a task at random; "
+        "a tie is half a win. Bold: its interval, which the mouse shows, excludes one half.",
+        "upright heat",
     )
     figure = _figure(
         f"Probability of improvement over {baseline}",
@@ -231,7 +233,6 @@ def _improvement(summary: Mapping[str, Any]) -> str:
     )
     return f"""<section id="improvement">
 <h2>Probability of improvement</h2>
-<p class="soft">Chance that a run of one agent ends with a higher score than a run of the other.</p>
 {matrix}
 {figure}
 {differences}
@@ -257,33 +258,34 @@ def _chosen(summary: Mapping[str, Any]) -> str:
                 cells += map(_plus_minus, entry["tasks"]["mean"], entry["tasks"]["std"])
         rows.append(cells)
     headings = [escape(measure) + of for measure in measures for of in ("", *(f"<br>{escape(task)}" for task in tasks))]
-    note = "Mean ± standard deviation over runs (of their means over tasks, with the mean's interval"
-    note += "; then for each task)." if tasks else ")."
+    note = "What the chosen designs are worth: mean over tasks ± its standard deviation over runs"
+    note += (
+        ", the mean's interval, and mean ± standard deviation for each task." if tasks else ", and the mean's interval."
+    )
     return f"""<section id="chosen">
 <h2>Chosen designs</h2>
-<p class="soft">What the designs that the agents chose in the end are worth.</p>
 {_table(["agent", *headings], rows, note)}
 </section>
 """
 
 
 def _tasks(summary: Mapping[str, Any]) -> str:
-    agents, tasks = summary["agents"], summary["tasks"]
+    agents, tasks = dict(by_rank(summary)), summary["tasks"]
     rows = []
     for t, task in enumerate(tasks[:MOST_TASKS]):
-        found = [row["tasks"]["best_so_far"][t] for row in agents.values()]
+        found = [f"{row['tasks']['best_so_far'][t]:.3f}" for row in agents.values()]
         rows.append(
             [
                 escape(task),
                 f"{summary['random_mean'][t]:.3f}",
                 f"{summary['best'][t]:.3f}",
-                *(f"<b>{value:.3f}</b>" if value == max(found) else f"{value:.3f}" for value in found),
+                *(f"<b>{value}</b>" if value == max(found) else value for value in found),
             ]
         )
     note = "Best accuracy at the end, mean over runs; bold: the highest of the agents'."
     if len(tasks) > MOST_TASKS:
         note += f" The first {MOST_TASKS} of {len(tasks):,} tasks; summary.json has all."
-    table = _table(["task", "random mean", "best", *(escape(agent) for agent in agents)], rows, note)
+    table = _table(["task", "random mean", "best", *map(escape, agents)], rows, note, "upright")
     return f"""<section id="tasks">
 <h2>Tasks</h2>
 <details><summary>Every agent on {_count(len(tasks), "task")}</summary>
@@ -322,7 +324,7 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[Cell]], caption: str
         tail = "".join(f"<td>{c}</td>" if isinstance(c, str) else f"<td{c[1]}>{c[0]}</td>" for c in cells)
         body.append(f'<tr><th scope="row">{first}</th>{tail}</tr>')
     return (
-        f'<div class="scroll"><table class="{kind}"><caption>{caption}</caption>'
+        f'<p class="soft">{caption}</p><div class="scroll"><table class="{kind}">'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>\n"
     )
 

@@ -40,12 +40,12 @@ def interquartile_mean(scores: ArrayLike) -> Floats:
 
 def mean(scores: ArrayLike) -> Floats:
     """Mean over runs and tasks, (..., R, T) to (...)."""
-    return np.asarray(np.mean(scores, axis=(-2, -1)))
+    return np.asarray(np.asarray(scores, dtype=np.float64).mean(axis=(-2, -1)))
 
 
 def median(scores: ArrayLike) -> Floats:
     """Median over the tasks of each task's mean over its runs, (..., R, T) to (...)."""
-    return np.asarray(np.median(np.mean(scores, axis=-2), axis=-1))
+    return np.asarray(np.median(np.asarray(scores, dtype=np.float64).mean(axis=-2), axis=-1))
 
 
 def optimality_gap(scores: ArrayLike, target: float = 1.0) -> Floats:
@@ -221,7 +221,8 @@ def _counts(drawn: NDArray[np.intp], cells: int) -> Floats:
     """How often each of ``cells`` cells was drawn, (b, R, T) to (b, cells)."""
     rows = len(drawn)
     offset = np.arange(rows)[:, None] * cells
-    return np.bincount((drawn.reshape(rows, -1) + offset).ravel(), minlength=rows * cells).reshape(rows, cells) * 1.0
+    times = np.bincount((drawn.reshape(rows, -1) + offset).ravel(), minlength=rows * cells)
+    return times.reshape(rows, cells).astype(np.float64)
 
 
 def _wins(x: Floats, y: Floats) -> Iterator[Floats]:
@@ -231,5 +232,5 @@ def _wins(x: Floats, y: Floats) -> Iterator[Floats]:
 
 
 def _ends(found: Floats, level: float, axis: int) -> Interval:
-    ends: Floats = np.asarray(np.quantile(found, [(1 - level) / 2, (1 + level) / 2], axis=axis), dtype=np.float64)
-    return ends[0], ends[1]
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2], axis=axis)
+    return low, high
