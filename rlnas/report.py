@@ -7,13 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlnas.summary import baseline_of, budgets, by_rank
+
 if TYPE_CHECKING:
     from rich.table import Table
-
-
-def budgets(designs: int) -> list[int]:
-    """The numbers of designs at which a table shows results."""
-    return [n for n in (1, 3, 5, 10, 20, 50, 100, 200, 500) if n < designs] + [designs]
 
 
 SHOWN_BUDGETS = 5
@@ -47,8 +44,6 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
-
-    from rlnas.summary import baseline_of, by_rank
 
     agents, baseline, shown = by_rank(summary), baseline_of(summary), summary["budgets"][-SHOWN_BUDGETS:]
     measures = list(dict.fromkeys(measure for _, row in agents for measure in row["chosen"]))

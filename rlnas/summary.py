@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rlnas import statistics
-from rlnas.report import budgets
 from rlnas.results import Floats, Results
 
 RESAMPLES = 10_000
@@ -21,6 +20,11 @@ GRID = 60
 """Moments at which curves against wall time are taken."""
 THRESHOLDS = 101
 """Of a performance profile."""
+
+
+def budgets(designs: int) -> list[int]:
+    """The numbers of designs at which tables show results."""
+    return [n for n in (1, 3, 5, 10, 20, 50, 100, 200, 500) if n < designs] + [designs]
 
 
 def summarise(results: Results, seed: int = 0) -> dict[str, Any]:
