@@ -19,7 +19,7 @@ from rlnas.checkpoint import write_durably
 from rlnas.drawing import draw_svg
 from rlnas.report_html import write_report
 from rlnas.results import Results
-from rlnas.statistics import summarise
+from rlnas.summary import summarise
 from rlnas.task import FewShotTask
 
 from .benchmark import FRESH, Benchmark
@@ -50,21 +50,26 @@ def write_files(benchmark: Benchmark, folder: Path, results: Results, command: S
     """
     _write_tables(benchmark, folder)
     source, split = benchmark.tasks
-    summary: dict[str, Any] = {
+    about = {**provenance(command), "seeds": list(benchmark.seeds), **results.about}
+    found = summarise(replace(results, about=about))
+    write_report(found, folder / REPORT)
+    lasting: dict[str, Any] = {
         "env": benchmark.env,
-        "tasks": f"{source.name}:{split}",
+        "searched": f"{source.name}:{split}",
         "trials": benchmark.task_count * benchmark.rounds,
         "designs": benchmark.designs,
         "seeds": list(benchmark.seeds),
-        **summarise(results),
+        **{part: content for part, content in found.items() if part != "about"},
+        "agents": {
+            agent: {part: content for part, content in row.items() if part != "against_seconds"}
+            for agent, row in found["agents"].items()
+        },
     }
     best = _draw_best(benchmark, folder, results)
     if best is not None:
-        summary["best_architecture"] = best
-    write_durably(folder / SUMMARY, json.dumps(summary, indent=1).encode() + b"\n")
-    about = {**results.about, **provenance(command), "seeds": list(benchmark.seeds)}
-    write_report(replace(results, about=about), summary, folder / REPORT)
-    return summary
+        lasting["best_architecture"] = best
+    write_durably(folder / SUMMARY, json.dumps(lasting, indent=1).encode() + b"\n")
+    return lasting
 
 
 def provenance(command: Sequence[str]) -> dict[str, Any]:
@@ -82,9 +87,8 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or "unknown processor"
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown processor"
-    )
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "unknown processor"
 
 
 def _write_tables(benchmark: Benchmark, folder: Path) -> None:

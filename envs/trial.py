@@ -117,6 +117,8 @@ class Trials:
         self.best = np.zeros(count)
         self.incumbent = np.full_like(self.partial.choices, -1)
         self.accuracy = np.zeros(count)
+        self.seconds = np.zeros(count)
+        """What the evaluations of the designs that ended last took; no part of ``info``, which repeats exactly."""
         self.ended = np.zeros(count, dtype=np.bool_)
         self.descriptor = np.zeros((count, len(DESCRIPTOR)), dtype=np.float32)
         self.task_name = np.full(count, "", dtype=object)
@@ -230,6 +232,7 @@ class Trials:
         rewards = self._rewards(rows, accuracy)
         better = rows[accuracy > self.best[rows]]
         self.accuracy[rows] = accuracy
+        self.seconds[rows] = [evaluation.seconds for evaluation in evaluations]
         self.best[better], self.incumbent[better] = self.accuracy[better], self.partial.choices[better]
         self.status[rows] = [str(evaluation.status) for evaluation in evaluations]
         if self.recorder is not None:
