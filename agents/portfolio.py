@@ -61,7 +61,7 @@ _RECORDS: WeakKeyDictionary[Any, dict[tuple[SearchSpace, str, str], TrainingReco
 
 def training_record(problem: SearchProblem) -> TrainingRecord:
     """Evaluates candidates on the problem's training tasks; remembered for as long as its evaluator lives."""
-    source, split = problem.training
+    source, split = problem.training_source()
     key = (problem.space, canonical_json(source.spec()), split)
     records = _RECORDS.setdefault(problem.evaluator, {})
     if key not in records:

@@ -49,21 +49,26 @@ class SearchProblem:
         Raises:
             ConfigurationError: if there are none.
         """
-        source, split = self._training()
+        source, split = self.training_source()
         return [source.task(split, index) for index in range(source.splits[split])]
 
     def training_env(self, num_envs: int, **options: Any) -> VectorEnv:
         """The vector environment in which to learn: ``num_envs`` trials on training tasks."""
         arguments = {
             **self.env_options,
-            "tasks": self._training(),
+            "tasks": self.training_source(),
             "evaluator": self.evaluator,
             "designs_per_trial": self.designs,
             **options,
         }
         return gym.make_vec(self.env, num_envs=num_envs, **arguments)
 
-    def _training(self) -> tuple[TaskSource, str]:
+    def training_source(self) -> tuple[TaskSource, str]:
+        """Source and split of the tasks to prepare on.
+
+        Raises:
+            ConfigurationError: if there are none.
+        """
         if self.training is None:
             raise ConfigurationError("an agent needs tasks to prepare itself on: name them with --training-tasks")
         return self.training

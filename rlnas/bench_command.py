@@ -82,8 +82,8 @@ def bench(
     agents: Annotated[
         str,
         typer.Option(
-            help="Names with commas between: random (always), evolution, tpe, portfolio, rl2, ppo ...; folders of runs; "
-            "your own as FILE.py:NAME; wiped:AGENT without its memory; SHOWN=AGENT?option=value to name or set one."
+            help="Names with commas between: random (always), evolution, tpe, portfolio, rl2, ppo ...; folders of "
+            "runs; your own as FILE.py:NAME; wiped:AGENT without its memory; SHOWN=AGENT?option=value to name or set one."
         ),
     ] = "random,evolution",
     tasks: Annotated[

@@ -110,7 +110,7 @@ def baseline_of(summary: Mapping[str, Any]) -> str:
 def _curves(results: Results, agent: str, score: Floats, seed: int) -> dict[str, Any]:
     """Curves against evaluations, of length D."""
     return {
-        "accuracy": results.accuracy[agent].mean((0, 1)).tolist(),
+        "accuracy": results.design_accuracy(agent).mean((0, 1)).tolist(),
         "best_so_far": results.best_so_far(agent).mean((0, 1)).tolist(),
         "regret": results.regret(agent).mean((0, 1)).tolist(),
         "normalised_regret": _mean(1.0 - score, CURVE_RESAMPLES, seed),
@@ -120,7 +120,7 @@ def _curves(results: Results, agent: str, score: Floats, seed: int) -> dict[str,
 
 def _against_seconds(results: Results, agent: str, grid: Floats, seed: int) -> dict[str, Any]:
     """Curves from the moment when every trial has its first design to the moment when the last trial ends."""
-    seconds = results.seconds[agent]
+    seconds = results.elapsed(agent)
     moments = np.unique(np.clip(grid, seconds[:, :, 0].max(), seconds[:, :, -1].max()))
     best = statistics.at_seconds(results.best_so_far(agent), seconds, moments)
     regret = statistics.at_seconds(results.normalised_regret(agent), seconds, moments)

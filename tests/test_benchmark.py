@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -309,15 +308,15 @@ def test_a_damaged_run_is_named(finished: Finished) -> None:
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Iterator[list[str]]:
+def command(tmp_path: Path) -> list[str]:
     """A comparison of a few seconds over a table, as a person types it."""
     rng = np.random.default_rng(0)
     codes = np.stack(np.meshgrid(*[np.arange(4)] * 4, indexing="ij"), -1).reshape(-1, 4).astype(np.int8)
     tasks = np.array([f"task {i}" for i in range(6)])
     np.savez(tmp_path / "table.npz", ops=codes, tasks=tasks, val=rng.random((len(codes), 6)))
     agents = "evolution,local-search,genetic"
-    yield [
-        *(sys.executable, "-m", "rlnas.cli", "bench", "--env", "rlnas/Table-v0", "--agents", agents),
+    return [
+        *(sys.executable, "-m", "rlnas.cli", "bench", "--env", "rlnas/Trial-v0", "--agents", agents),
         *("--tasks", f"table:{tmp_path / 'table.npz'}:all", "--designs", "40", "--seeds", "12"),
     ]
 
