@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -73,11 +75,11 @@ class SearchRun:
             DataError: if the file is damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             measures = {n.removeprefix("measure "): a for n, a in arrays.items() if n.startswith("measure ")}
             return cls(**{name: arrays[name] for name in _ARRAYS}, measures=measures)
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(f"{path} is no run of a comparison ({error}); delete it to have it done again") from None
 
 

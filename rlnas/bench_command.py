@@ -83,7 +83,7 @@ def bench(
         str,
         typer.Option(
             help="Names with commas between: random (always), evolution, tpe, portfolio, rl2, ppo ...; folders of "
-            "runs; your own as FILE.py:NAME; wiped:AGENT without its memory; SHOWN=AGENT?option=value to name or set one."
+            "runs; your own as FILE.py:NAME; wiped:AGENT without its memory; SHOWN=AGENT?option=value."
         ),
     ] = "random,evolution",
     tasks: Annotated[
