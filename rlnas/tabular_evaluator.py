@@ -153,7 +153,7 @@ class TabularEvaluator:
         self.table = table
         self.report = report
         self._spaces: set[SearchSpace] = {table.space}
-        self._answers: dict[tuple[str, int, int | None], list[Evaluation | None]] = {}
+        self._answers: dict[tuple[int, int | None], dict[str, list[Evaluation | None]]] = {}
 
     def spec(self) -> dict[str, Any]:
         spec = {"kind": "table", "table": self.table.spec()}
@@ -208,10 +208,10 @@ class TabularEvaluator:
             ConfigurationError: as :meth:`evaluate`.
         """
         rows = self.table.space.rank(choices).tolist()
-        replicate, known = self.table.replicate(seed), self._answers
+        known = self._answers.setdefault((self.table.replicate(seed), None), {})
         found = []
         for i, (row, task) in enumerate(zip(rows, tasks, strict=True)):
-            answers = known.get((task.digest, replicate, None))
+            answers = known.get(task.digest)
             answer = answers[row] if answers is not None and row >= 0 else None
             found.append(answer or self._answer(row, choices[i], task, seed, None))
         return found
@@ -285,18 +285,19 @@ class TabularEvaluator:
 
     def _answer(self, row: int, choices: NDArray[np.int64], task: Task, seed: int, steps: int | None) -> Evaluation:
         """The evaluation of one row; made once: a look-up then costs less than making one."""
-        key = (task.digest, self.table.replicate(seed, steps), steps)
-        answers = self._answers.get(key)
+        self.table.recording(steps)
+        replicate = self.table.replicate(seed, steps)
+        known = self._answers.setdefault((replicate, steps), {})
+        answers = known.get(task.digest)
         if answers is None:
-            self.table.recording(steps)
-            self.table.column(self._column(task))
-            answers = self._answers[key] = [None] * self.table.space.size
+            self._column(task)
+            answers = known[task.digest] = [None] * self.table.space.size
         if row < 0:
             text = self.table.space.text(tuple(choices.tolist()))
             return Evaluation(0.0, status=Status.INVALID, message=f"{text} is not in {self.table.space.path}")
         found = answers[row]
         if found is None:
-            found = answers[row] = self._made(row, self._column(task), key[1], steps)
+            found = answers[row] = self._made(row, self._column(task), replicate, steps)
         return found
 
     def _made(self, row: int, task: str, replicate: int, steps: int | None) -> Evaluation:
