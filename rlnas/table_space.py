@@ -25,6 +25,7 @@ class TableSpace(SearchSpace):
     Args:
         path: the table's file.
         digest: refuse the file unless :attr:`digest` comes out as this.
+        known_as: the name under which :mod:`rlnas.table_presets` finds the file if it is moved.
 
     Raises:
         DataError: if the file is missing, is no table, or is not the one that ``digest`` was taken of.
@@ -32,8 +33,9 @@ class TableSpace(SearchSpace):
 
     kind: ClassVar[str] = "table"
 
-    def __init__(self, path: str | Path, digest: str | None = None) -> None:
+    def __init__(self, path: str | Path, digest: str | None = None, known_as: str | None = None) -> None:
         self.path = Path(path).resolve()
+        self.known_as = known_as
         codes, self._decisions = read_table_file(self.path).decisions()
         order = np.lexsort(codes.T[::-1])
         new = np.r_[True, (codes[order][1:] != codes[order][:-1]).any(1)]
@@ -106,7 +108,10 @@ class TableSpace(SearchSpace):
         raise ConfigurationError(f"the networks of {self.path} cannot be built; use the evaluator of its table")
 
     def spec(self) -> dict[str, Any]:
-        return {"kind": self.kind, "path": str(self.path), "digest": self.digest}
+        place: dict[str, Any] = {"path": str(self.path)}
+        if self.known_as is not None:
+            place = {"table": {"name": self.known_as, **place}}
+        return {"kind": self.kind, **place, "digest": self.digest}
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, TableSpace) and self.digest == other.digest)
@@ -115,7 +120,7 @@ class TableSpace(SearchSpace):
         return hash(self.digest)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TableSpace, (self.path, self.digest)
+        return TableSpace, (self.path, self.digest, self.known_as)
 
 
 def _automaton(codes: NDArray[np.int64], num_choices: int) -> NDArray[np.int32]:

@@ -61,7 +61,6 @@ class TableSource(TaskSource):
     Args:
         table: the table.
         test: columns to hold out.
-        known_as: what the source is called after ``table:``; by default as the file.
         only: in place of all these splits a single one: ``all``, or a column under its own name.
 
     Raises:
@@ -69,11 +68,8 @@ class TableSource(TaskSource):
         ConfigurationError: if nothing is left to train on.
     """
 
-    def __init__(
-        self, table: Table, test: Sequence[str] = (), known_as: str | None = None, only: str | None = None
-    ) -> None:
+    def __init__(self, table: Table, test: Sequence[str] = (), only: str | None = None) -> None:
         self.table = table
-        self.known_as = known_as
         self.test = tuple(one_of("test column", column, table.tasks) for column in test)
         self.only = None if only is None else one_of("split", only, ("all", *table.tasks))
         labels = table.splits or ("all",) * len(table.tasks)
@@ -90,16 +86,15 @@ class TableSource(TaskSource):
 
     @property
     def name(self) -> str:
-        return f"table:{self.known_as or self.table.space.path.stem}"
+        return f"table:{self.table.space.known_as or self.table.space.path.stem}"
 
     @property
     def splits(self) -> dict[str, int]:
         return {split: len(columns) for split, columns in self._columns.items()}
 
     def spec(self) -> dict[str, Any]:
-        options = {"known_as": self.known_as, "only": self.only}
-        given = {option: value for option, value in options.items() if value is not None}
-        return {"kind": "table", "table": self.table.spec(), "test": list(self.test), **given}
+        only = {} if self.only is None else {"only": self.only}
+        return {"kind": "table", "table": self.table.spec(), "test": list(self.test), **only}
 
     def with_split(self, split: str) -> TableSource:
         """This source, or, if none of its splits is so called, the one with ``split`` as its ``only`` one.
@@ -111,7 +106,7 @@ class TableSource(TaskSource):
             return self
         columns = () if self.table.splits is not None else self.table.tasks
         only = one_of("split", split, [*self.splits, "all", *columns])
-        return TableSource(self.table, self.test, self.known_as, only)
+        return TableSource(self.table, self.test, only)
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> TableSource:
@@ -121,11 +116,11 @@ class TableSource(TaskSource):
             DataError: if the table's file is missing or has changed.
         """
         for option in spec:
-            one_of("option of the task source 'table'", option, ("kind", "table", "test", "known_as", "only"))
+            one_of("option of the task source 'table'", option, ("kind", "table", "test", "only"))
         of_table = spec.get("table", {})
         name = known_name(of_table)
         usual = () if name is None else KNOWN_TABLES[name].test
-        return cls(Table.from_spec(of_table), spec.get("test", usual), spec.get("known_as", name), spec.get("only"))
+        return cls(Table.from_spec(of_table), spec.get("test", usual), spec.get("only"))
 
     def _build(self, split: str, index: int) -> TableTask:
         table, column = self.table, self._columns[split][index]
@@ -156,8 +151,8 @@ class TabularEvaluator:
         self._answers: dict[tuple[int, int | None], dict[str, list[Evaluation | None]]] = {}
 
     def spec(self) -> dict[str, Any]:
-        spec = {"kind": "table", "table": self.table.spec()}
-        return spec if self.report is None else {**spec, "report": self.report.spec()}
+        report = None if self.report is None else self.report.spec()
+        return {"kind": "table", "table": self.table.spec(), "report": report}
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> TabularEvaluator:

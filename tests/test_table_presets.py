@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rlnas.datasets import parse_tasks, source_from_spec
 from rlnas.errors import ConfigurationError, DataError, UnknownNameError
 from rlnas.registration import PRESETS
 from rlnas.search_space import CellSpace
-from rlnas.specs import available_space, evaluator_from_spec, make_space
+from rlnas.specs import available_space, evaluator_from_spec, make_space, space_from_spec
 from rlnas.table import Table
 from rlnas.table_presets import KNOWN_TABLES, VARIABLE, find_table
 from rlnas.table_report import Report
@@ -62,11 +63,36 @@ def test_an_environment_finds_its_table_where_it_is_made(env_id: str, folder: Pa
         _, _, over, _, info = env.step(int(np.flatnonzero(info["action_mask"])[0]))
     assert info["status"] == "ok"
     assert info["design"] == PRESETS[env_id]["designs_per_trial"]
-    spec = json.loads(json.dumps(env.settings.spec()))  # holds paths and digests: it needs no name and no folder
+    spec = json.loads(json.dumps(env.settings.spec()))  # holds paths and digests: it needs no folder
     again: Any = gym.make(
         env_id, space=spec["space"], tasks=(spec["tasks"], spec["split"]), evaluator=spec["evaluator"]
     ).unwrapped
     assert again.settings.spec() == env.settings.spec()
+
+
+def test_a_known_table_that_was_moved_is_found_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env: Any = gym.make("rlnas/NASBenchGraph-v0", data=str(folder)).unwrapped
+    spec = json.loads(json.dumps(env.settings.spec()))
+    (folder / "nasbench_graph").rename(folder / "before")
+    moved = folder / "elsewhere" / "nasbench_graph"
+    moved.parent.mkdir()
+    parts: list[Callable[[], Any]] = [
+        lambda: space_from_spec(spec["space"]),
+        lambda: source_from_spec(spec["tasks"]),
+        lambda: evaluator_from_spec(spec["evaluator"]),
+    ]
+    for rebuild in parts:
+        with pytest.raises(DataError, match="table 'nbgraph': neither RLNAS_DATA nor --data is set"):
+            rebuild()
+    (folder / "before").rename(moved)
+    monkeypatch.setenv(VARIABLE, str(moved.parent))
+    space, source, evaluator = (rebuild() for rebuild in parts)
+    assert space == env.settings.space
+    assert source.task("test", 1).digest == env.settings.source.task("test", 1).digest
+    assert evaluator.table.space.path == moved / "nbgraph.npz"
+    np.savez(moved / "nbgraph.npz", **{**np.load(moved / "nbgraph.npz"), "val": np.ones((5, 9))})
+    with pytest.raises(DataError, match=r"column 'cora'|content has changed"):
+        parts[2]()
 
 
 def test_the_variable_names_the_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
