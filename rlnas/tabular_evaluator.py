@@ -96,6 +96,10 @@ class TableSource(TaskSource):
         only = {} if self.only is None else {"only": self.only}
         return {"kind": "table", "table": self.table.spec(), "test": list(self.test), **only}
 
+    def environment(self) -> dict[str, Any]:
+        """The arguments of an environment that go with these tasks: the specs of the table's space and evaluator."""
+        return {"space": self.table.space.spec(), "evaluator": {"kind": "table", "table": self.table.spec()}}
+
     def with_split(self, split: str) -> TableSource:
         """This source, or, if none of its splits is so called, the one with ``split`` as its ``only`` one.
 

@@ -129,6 +129,21 @@ def test_some_columns_are_held_out(folder: Path) -> None:
     assert splits(f"table:{folder}/nasbench_graph/nbgraph.npz:all", folder, values="val")[0]["all"][-1] == "proteins"
 
 
+def test_any_table_is_searched_by_what_its_source_says(folder: Path) -> None:
+    path = folder / KNOWN_TABLES["nbgraph"].file
+    options = {"values": "val", "scale": "percent", "tasks": "cora,arxiv", "test": "arxiv"}
+    for text in (f"table:{path}:test", "table:nbgraph:test"):
+        source, split = parse_tasks(text, data=folder, **options)
+        assert isinstance(source, TableSource)
+        assert source.splits == {"train": 1, "test": 1}
+        env: Any = gym.make("rlnas/Trial-v0", tasks=(source, split), **source.environment()).unwrapped
+        env.reset(seed=0)
+        infos = [env.step(int(np.flatnonzero(env.action_masks())[0]))[-1] for _ in env.search_space.decisions]
+        assert infos[-1]["accuracy"] == np.load(path)["val"][1, 7] / 100  # 0-0-1 comes first
+        report = env.settings.evaluator.report
+        assert (None if report is None else report.values_name) == ("test" if text.startswith("table:nb") else None)
+
+
 def test_a_source_by_name_is_rebuilt_from_its_spec(folder: Path) -> None:
     for text in ("table:nbgraph:test", "table:nbgraph:cora"):
         source, split = parse_tasks(text, data=folder)
