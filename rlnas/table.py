@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from rlnas.errors import ConfigurationError, DataError, at_least, one_of
 from rlnas.table_file import COSTS, SECONDS, Floats, TableFile, read_table_file, sha256_of
-from rlnas.table_presets import load_arguments
+from rlnas.table_presets import KNOWN_TABLES, load_arguments
 from rlnas.table_recording import REPLICATES, SCALES, Recording, mean_by, read_recording
 from rlnas.table_space import TableSpace
 
@@ -109,7 +109,8 @@ class Table:
         file, rows = read_table_file(space.path), space.file_rows
         main = values if values is not None else file.only_value_array(len(rows))
         names, _ = file.values(main, len(rows))
-        kept = names if tasks is None else tuple(one_of("task", task, names) for task in tasks)
+        asked = (tasks,) if isinstance(tasks, str) else tasks
+        kept = names if asked is None else tuple(one_of("task", task, names) for task in asked)
         if not kept or len(set(kept)) < len(kept):
             raise ConfigurationError(f"tasks must be distinct and not empty, got {list(kept)}")
         told = None if fidelities is None else _by_steps(fidelities)
@@ -251,8 +252,11 @@ class Table:
             DataError: if its file is missing or has changed.
             ConfigurationError: if an argument is missing or unknown.
         """
+        arguments = load_arguments(spec)
+        if "path" not in arguments:
+            raise ConfigurationError(f"table needs a path or a name (known: {', '.join(KNOWN_TABLES)}), got {spec!r}")
         try:
-            return cls.load(**load_arguments(spec))
+            return cls.load(**arguments)
         except TypeError as error:
             raise ConfigurationError(f"table: {error}") from None
 

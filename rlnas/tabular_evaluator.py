@@ -70,7 +70,8 @@ class TableSource(TaskSource):
 
     def __init__(self, table: Table, test: Sequence[str] = (), only: str | None = None) -> None:
         self.table = table
-        self.test = tuple(one_of("test column", column, table.tasks) for column in test)
+        held_out = (test,) if isinstance(test, str) else test
+        self.test = tuple(one_of("test column", column, table.tasks) for column in held_out)
         self.only = None if only is None else one_of("split", only, ("all", *table.tasks))
         labels = table.splits or ("all",) * len(table.tasks)
         if self.test:
@@ -109,7 +110,7 @@ class TableSource(TaskSource):
         if split in self.splits:
             return self
         columns = () if self.table.splits is not None else self.table.tasks
-        only = one_of("split", split, [*self.splits, "all", *columns])
+        only = one_of("split", split, dict.fromkeys([*self.splits, "all", *columns]))
         return TableSource(self.table, self.test, only)
 
     @classmethod
@@ -172,6 +173,8 @@ class TabularEvaluator:
             one_of("option of the evaluator 'table'", option, ("kind", "table", "report"))
         table = Table.from_spec(of_table)
         reported = spec.get("report", None if name is None else KNOWN_TABLES[name].report)
+        if reported is not None and not isinstance(reported, Mapping):
+            raise ConfigurationError(f"report must be a mapping, such as {{'values': 'test'}}, got {reported!r}")
         try:
             return cls(table, None if reported is None else Report(table.space, **reported))
         except TypeError as error:

@@ -172,6 +172,12 @@ def test_names_that_are_not_known(folder: Path) -> None:
     for place in ({}, {"path": "x.npz", "table": "nbgraph"}):
         with pytest.raises(ConfigurationError, match="space 'table' needs either a path or a table"):
             make_space("table", **place)
+    with pytest.raises(UnknownNameError, match=r"unknown split 'train' \(known: all, cifar10\)"):
+        parse_tasks("table:nbmacro:train", data=folder)
+    with pytest.raises(ConfigurationError, match=r"table needs a path or a name \(known: nasbench201, .*got {'scale'"):
+        evaluator_from_spec({"kind": "table", "table": {"scale": "percent"}})
+    with pytest.raises(ConfigurationError, match=r"report must be a mapping, such as {'values': 'test'}, got 'test'"):
+        evaluator_from_spec({"kind": "table", "table": {"name": "nbgraph", "data": folder}, "report": "test"})
     with pytest.raises(ConfigurationError, match="table must be a name or a mapping, got 3"):
         evaluator_from_spec({"kind": "table", "table": 3})
 
