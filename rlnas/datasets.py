@@ -36,9 +36,9 @@ def parse_tasks(
         download: whether torchvision may download its sets.
         data: the folder of torchvision's sets, see :func:`rlnas.image_files.read_torchvision`, or of known tables.
         **options: of images, the fields of :class:`~rlnas.few_shot.FewShotOptions` and ``image_size``; of a table,
-            ``test`` (see :class:`~rlnas.tabular_evaluator.TableSource`), columns or a text such as ``cora,arxiv``, and
-            ``values``, ``scale``, ``tasks`` and ``replicates`` (see :meth:`rlnas.table.Table.load`). None stands for
-            the default.
+            ``test`` (see :class:`~rlnas.tabular_evaluator.TableSource`) and ``tasks``, ``values``, ``scale`` and
+            ``replicates`` (see :meth:`rlnas.table.Table.load`); columns may be a text such as ``cora,arxiv``. None
+            stands for the default.
 
     Raises:
         UnknownNameError: if there is no such source, split or option.
@@ -96,15 +96,16 @@ def _table_source(spec: Mapping[str, Any], download: bool) -> TableSource:
 
 def _nested(spec: Mapping[str, Any], data: str | Path | None) -> dict[str, Any]:
     """The spec of a table source from options typed side by side."""
-    of_table = ("values", "scale", "tasks", "replicates")
-    _require_known(spec, ("kind", "path", "test", *of_table))
-    table = {field: spec[field] for field in of_table if field in spec}
+    of_table, of_columns = ("values", "scale", "replicates"), ("tasks", "test")
+    _require_known(spec, ("kind", "path", *of_columns, *of_table))
+    columns = {field: _names(spec[field]) for field in of_columns if field in spec}
+    held_out = {"test": columns.pop("test")} if "test" in columns else {}
+    table = {**{field: spec[field] for field in of_table if field in spec}, **columns}
     place = str(spec["path"])
     if place in KNOWN_TABLES or not (place.endswith(".npz") or Path(place).exists()):
         table["name"] = one_of("table", place, KNOWN_TABLES)
     else:
         table["path"] = place
-    held_out = {"test": _names(spec["test"])} if "test" in spec else {}
     return dict(with_data({"kind": "table", "table": table, **held_out}, data))
 
 

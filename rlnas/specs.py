@@ -24,11 +24,10 @@ def _table_space(
     """A file's space, or that of a table's spec, of which only the file matters here."""
     if (path is None) == (table is None):
         raise ConfigurationError("space 'table' needs either a path or a table")
-    if table is not None:
-        path = load_arguments(table).get("path")
-    if path is None:
+    place: dict[str, Any] = {"path": path} if table is None else load_arguments(table)
+    if "path" not in place:
         raise ConfigurationError("table needs a path or a name")
-    return TableSpace(path, digest)
+    return TableSpace(place["path"], digest, place.get("known_as"))
 
 
 SPACES: dict[str, Callable[..., SearchSpace]] = {"chain": ChainSpace, "cell": CellSpace, "table": _table_space}

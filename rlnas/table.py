@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from rlnas.errors import ConfigurationError, DataError, at_least, one_of
 from rlnas.table_file import COSTS, SECONDS, Floats, TableFile, read_table_file, sha256_of
-from rlnas.table_presets import load_arguments
+from rlnas.table_presets import KNOWN_TABLES, load_arguments
 from rlnas.table_recording import REPLICATES, SCALES, Recording, mean_by, read_recording
 from rlnas.table_space import TableSpace
 
@@ -81,6 +81,7 @@ class Table:
         digest: str | None = None,
         replicates: str = "mean",
         fidelities: Mapping[Any, str] | None = None,
+        known_as: str | None = None,
     ) -> Table:
         """Reads a table.
 
@@ -96,6 +97,7 @@ class Table:
                 answers seed ``s`` with replicate number ``s`` alone.
             fidelities: value arrays by the number of steps that ask for them; by default those that are called as
                 ``values`` but for the number at the end.
+            known_as: see :class:`~rlnas.table_space.TableSpace`.
 
         Raises:
             DataError: if the file is missing, is no such table, or is not the one that ``digest`` was taken of.
@@ -103,15 +105,16 @@ class Table:
         """
         one_of("scale", scale, SCALES)
         one_of("replicates", replicates, REPLICATES)
-        space = TableSpace(path)
+        space = TableSpace(path, known_as=known_as)
         file, rows = read_table_file(space.path), space.file_rows
         main = values if values is not None else file.only_value_array(len(rows))
         names, _ = file.values(main, len(rows))
-        kept = names if tasks is None else tuple(one_of("task", task, names) for task in tasks)
+        asked = (tasks,) if isinstance(tasks, str) else tasks
+        kept = names if asked is None else tuple(one_of("task", task, names) for task in asked)
         if not kept or len(set(kept)) < len(kept):
             raise ConfigurationError(f"tasks must be distinct and not empty, got {list(kept)}")
         told = None if fidelities is None else _by_steps(fidelities)
-        by_steps = file.fidelities(main, len(rows)) if told is None else told
+        by_steps = file.fidelities(main) if told is None else told
         recordings = {main: read_recording(space, main, kept, scale, replicates, SECONDS)}
         for steps, name in by_steps.items():
             clocks = (f"{SECONDS}_{steps}", *([SECONDS] if name == main else []))
@@ -227,12 +230,19 @@ class Table:
 
     def spec(self) -> dict[str, Any]:
         """The arguments with which :meth:`load` makes an equal table, or reports that the file changed, as JSON."""
-        spec: dict[str, Any] = {"path": str(self.space.path), "values": self.values_name, "scale": self.scale}
-        if self.replicates != "mean":
-            spec["replicates"] = self.replicates
-        if self.named_fidelities is not None:
-            spec["fidelities"] = {str(steps): name for steps, name in self.named_fidelities.items()}
-        return {**spec, "tasks": list(self.tasks), "digest": self.digest}
+        known = {} if self.space.known_as is None else {"name": self.space.known_as}
+        told = self.named_fidelities
+        fidelities = {} if told is None else {"fidelities": {str(steps): name for steps, name in told.items()}}
+        return {
+            **known,
+            "path": str(self.space.path),
+            "values": self.values_name,
+            "scale": self.scale,
+            "replicates": self.replicates,
+            **fidelities,
+            "tasks": list(self.tasks),
+            "digest": self.digest,
+        }
 
     @classmethod
     def from_spec(cls, spec: str | Mapping[str, Any]) -> Table:
@@ -242,8 +252,11 @@ class Table:
             DataError: if its file is missing or has changed.
             ConfigurationError: if an argument is missing or unknown.
         """
+        arguments = load_arguments(spec)
+        if "path" not in arguments:
+            raise ConfigurationError(f"table needs a path or a name (known: {', '.join(KNOWN_TABLES)}), got {spec!r}")
         try:
-            return cls.load(**load_arguments(spec))
+            return cls.load(**arguments)
         except TypeError as error:
             raise ConfigurationError(f"table: {error}") from None
 

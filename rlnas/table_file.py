@@ -98,12 +98,12 @@ class TableFile:
             raise DataError(f"{self.path}: {field} must have a replicate, got the shape {self.arrays[field].shape}")
         return names[: values.shape[1]], values
 
-    def fidelities(self, field: str, rows: int) -> dict[int, str]:
+    def fidelities(self, field: str) -> dict[int, str]:
         """By their numbers the value arrays that are called as this one but for the number of steps they end in."""
         stem, mark, _ = field.rpartition("_")
         ending = re.compile(re.escape(stem + mark) + r"([0-9]+)")
-        matches = [m for name in self.arrays if (m := ending.fullmatch(name)) and self._may_be_values(name, rows)]
-        return {int(m[1]): m[0] for m in matches} if mark and ending.fullmatch(field) else {}
+        matches = [match for name in self.arrays if (match := ending.fullmatch(name))]
+        return {int(match[1]): match[0] for match in matches} if mark and ending.fullmatch(field) else {}
 
     @property
     def tasks(self) -> tuple[str, ...] | None:

@@ -115,8 +115,8 @@ def load_arguments(spec: str | Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of :meth:`rlnas.table.Table.load` that a table's spec stands for.
 
     Args:
-        spec: a known table's name; or a mapping with the ``name`` of one, perhaps the folder ``data``, and what to
-            change of its options; or the arguments themselves.
+        spec: a known table's name; or a mapping with the ``name`` of one, perhaps the folder ``data`` or the ``path``
+            where it used to be, and what to change of its options; or the arguments themselves.
 
     Raises:
         UnknownNameError: if there is no table of that name.
@@ -126,9 +126,11 @@ def load_arguments(spec: str | Mapping[str, Any]) -> dict[str, Any]:
     if name is None:
         return dict(spec) if isinstance(spec, Mapping) else {}
     given = dict(spec) if isinstance(spec, Mapping) else {}
-    path = find_table(name, given.pop("data", None))
     given.pop("name", None)
-    return {"path": path, **KNOWN_TABLES[name].options, **given}
+    path, data = given.pop("path", None), given.pop("data", None)
+    if path is None or not Path(path).exists():
+        path = find_table(name, data)
+    return {"path": path, "known_as": name, **KNOWN_TABLES[name].options, **given}
 
 
 def known_name(spec: object) -> str | None:

@@ -32,7 +32,8 @@ class Report:
         self.values_name = values
         self.columns, recorded = recorded_values(space, values)
         self.values: Floats = mean_of_replicates(recorded)[:, :, 0]
-        self.tasks = tuple(one_of("reported task", task, self.columns) for task in tasks)
+        reported = (tasks,) if isinstance(tasks, str) else tasks
+        self.tasks = tuple(one_of("reported task", task, self.columns) for task in reported)
         self.digest = sha256_of(repr((values, self.columns)), self.values)
         if digest is not None and digest != self.digest:
             raise DataError(f"{space.path}: {values} has changed: SHA-256 {self.digest}, expected {digest}")

@@ -61,7 +61,6 @@ class TableSource(TaskSource):
     Args:
         table: the table.
         test: columns to hold out.
-        known_as: what the source is called after ``table:``; by default as the file.
         only: in place of all these splits a single one: ``all``, or a column under its own name.
 
     Raises:
@@ -69,12 +68,10 @@ class TableSource(TaskSource):
         ConfigurationError: if nothing is left to train on.
     """
 
-    def __init__(
-        self, table: Table, test: Sequence[str] = (), known_as: str | None = None, only: str | None = None
-    ) -> None:
+    def __init__(self, table: Table, test: Sequence[str] = (), only: str | None = None) -> None:
         self.table = table
-        self.known_as = known_as
-        self.test = tuple(one_of("test column", column, table.tasks) for column in test)
+        held_out = (test,) if isinstance(test, str) else test
+        self.test = tuple(one_of("test column", column, table.tasks) for column in held_out)
         self.only = None if only is None else one_of("split", only, ("all", *table.tasks))
         labels = table.splits or ("all",) * len(table.tasks)
         if self.test:
@@ -90,16 +87,19 @@ class TableSource(TaskSource):
 
     @property
     def name(self) -> str:
-        return f"table:{self.known_as or self.table.space.path.stem}"
+        return f"table:{self.table.space.known_as or self.table.space.path.stem}"
 
     @property
     def splits(self) -> dict[str, int]:
         return {split: len(columns) for split, columns in self._columns.items()}
 
     def spec(self) -> dict[str, Any]:
-        options = {"known_as": self.known_as, "only": self.only}
-        given = {option: value for option, value in options.items() if value is not None}
-        return {"kind": "table", "table": self.table.spec(), "test": list(self.test), **given}
+        only = {} if self.only is None else {"only": self.only}
+        return {"kind": "table", "table": self.table.spec(), "test": list(self.test), **only}
+
+    def environment(self) -> dict[str, Any]:
+        """The arguments of an environment that go with these tasks: the specs of the table's space and evaluator."""
+        return {"space": self.table.space.spec(), "evaluator": {"kind": "table", "table": self.table.spec()}}
 
     def evaluator_spec(self) -> dict[str, Any]:
         """The description of the evaluator that answers for these tasks; a known table brings its usual report."""
@@ -116,8 +116,8 @@ class TableSource(TaskSource):
         if split in self.splits:
             return self
         columns = () if self.table.splits is not None else self.table.tasks
-        only = one_of("split", split, [*self.splits, "all", *columns])
-        return TableSource(self.table, self.test, self.known_as, only)
+        only = one_of("split", split, dict.fromkeys([*self.splits, "all", *columns]))
+        return TableSource(self.table, self.test, only)
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> TableSource:
@@ -127,11 +127,11 @@ class TableSource(TaskSource):
             DataError: if the table's file is missing or has changed.
         """
         for option in spec:
-            one_of("option of the task source 'table'", option, ("kind", "table", "test", "known_as", "only"))
+            one_of("option of the task source 'table'", option, ("kind", "table", "test", "only"))
         of_table = spec.get("table", {})
         name = known_name(of_table)
         usual = () if name is None else KNOWN_TABLES[name].test
-        return cls(Table.from_spec(of_table), spec.get("test", usual), spec.get("known_as", name), spec.get("only"))
+        return cls(Table.from_spec(of_table), spec.get("test", usual), spec.get("only"))
 
     def _build(self, split: str, index: int) -> TableTask:
         table, column = self.table, self._columns[split][index]
@@ -159,11 +159,11 @@ class TabularEvaluator:
         self.table = table
         self.report = report
         self._spaces: set[SearchSpace] = {table.space}
-        self._answers: dict[tuple[str, int, int | None], list[Evaluation | None]] = {}
+        self._answers: dict[tuple[int, int | None], dict[str, list[Evaluation | None]]] = {}
 
     def spec(self) -> dict[str, Any]:
-        spec = {"kind": "table", "table": self.table.spec()}
-        return spec if self.report is None else {**spec, "report": self.report.spec()}
+        report = None if self.report is None else self.report.spec()
+        return {"kind": "table", "table": self.table.spec(), "report": report}
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> TabularEvaluator:
@@ -179,6 +179,8 @@ class TabularEvaluator:
             one_of("option of the evaluator 'table'", option, ("kind", "table", "report"))
         table = Table.from_spec(of_table)
         reported = spec.get("report", None if name is None else KNOWN_TABLES[name].report)
+        if reported is not None and not isinstance(reported, Mapping):
+            raise ConfigurationError(f"report must be a mapping, such as {{'values': 'test'}}, got {reported!r}")
         try:
             return cls(table, None if reported is None else Report(table.space, **reported))
         except TypeError as error:
@@ -214,10 +216,10 @@ class TabularEvaluator:
             ConfigurationError: as :meth:`evaluate`.
         """
         rows = self.table.space.rank(choices).tolist()
-        replicate, known = self.table.replicate(seed), self._answers
+        known = self._answers.setdefault((self.table.replicate(seed), None), {})
         found = []
         for i, (row, task) in enumerate(zip(rows, tasks, strict=True)):
-            answers = known.get((task.digest, replicate, None))
+            answers = known.get(task.digest)
             answer = answers[row] if answers is not None and row >= 0 else None
             found.append(answer or self._answer(row, choices[i], task, seed, None))
         return found
@@ -291,18 +293,19 @@ class TabularEvaluator:
 
     def _answer(self, row: int, choices: NDArray[np.int64], task: Task, seed: int, steps: int | None) -> Evaluation:
         """The evaluation of one row; made once: a look-up then costs less than making one."""
-        key = (task.digest, self.table.replicate(seed, steps), steps)
-        answers = self._answers.get(key)
+        self.table.recording(steps)
+        replicate = self.table.replicate(seed, steps)
+        known = self._answers.setdefault((replicate, steps), {})
+        answers = known.get(task.digest)
         if answers is None:
-            self.table.recording(steps)
-            self.table.column(self._column(task))
-            answers = self._answers[key] = [None] * self.table.space.size
+            self._column(task)
+            answers = known[task.digest] = [None] * self.table.space.size
         if row < 0:
             text = self.table.space.text(tuple(choices.tolist()))
             return Evaluation(0.0, status=Status.INVALID, message=f"{text} is not in {self.table.space.path}")
         found = answers[row]
         if found is None:
-            found = answers[row] = self._made(row, self._column(task), key[1], steps)
+            found = answers[row] = self._made(row, self._column(task), replicate, steps)
         return found
 
     def _made(self, row: int, task: str, replicate: int, steps: int | None) -> Evaluation:

@@ -129,6 +129,10 @@ class TestFidelities:
         with pytest.raises(DataError, match="its content has changed"):
             Table.from_spec(table.spec())
 
+    def test_one_of_other_length_is_refused(self, path: Path) -> None:
+        with pytest.raises(DataError, match=r"small\.npz: val_4 must be numbers of shape \(5, tasks\)"):
+            Table.load(save_table(path, **{**FIDELITIES, "val_4": SCORE[:4]}), "val_12")
+
     @pytest.mark.parametrize("given", ["score", {"x": "score"}, {-1: "score"}, {4: "scores"}])
     def test_what_is_no_mapping_of_steps_to_arrays_is_refused(self, path: Path, given: Any) -> None:
         with pytest.raises(ConfigurationError, match=r"fidelities must be|steps of a fidelity|unknown value array"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rlnas.datasets import parse_tasks, source_from_spec
 from rlnas.errors import ConfigurationError, DataError, UnknownNameError
 from rlnas.registration import PRESETS
 from rlnas.search_space import CellSpace
-from rlnas.specs import available_space, evaluator_from_spec, make_space
+from rlnas.specs import available_space, evaluator_from_spec, make_space, space_from_spec
 from rlnas.table import Table
 from rlnas.table_presets import KNOWN_TABLES, VARIABLE, find_table
 from rlnas.table_report import Report
@@ -62,11 +63,36 @@ def test_an_environment_finds_its_table_where_it_is_made(env_id: str, folder: Pa
         _, _, over, _, info = env.step(int(np.flatnonzero(info["action_mask"])[0]))
     assert info["status"] == "ok"
     assert info["design"] == PRESETS[env_id]["designs_per_trial"]
-    spec = json.loads(json.dumps(env.settings.spec()))  # holds paths and digests: it needs no name and no folder
+    spec = json.loads(json.dumps(env.settings.spec()))  # holds paths and digests: it needs no folder
     again: Any = gym.make(
         env_id, space=spec["space"], tasks=(spec["tasks"], spec["split"]), evaluator=spec["evaluator"]
     ).unwrapped
     assert again.settings.spec() == env.settings.spec()
+
+
+def test_a_known_table_that_was_moved_is_found_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env: Any = gym.make("rlnas/NASBenchGraph-v0", data=str(folder)).unwrapped
+    spec = json.loads(json.dumps(env.settings.spec()))
+    (folder / "nasbench_graph").rename(folder / "before")
+    moved = folder / "elsewhere" / "nasbench_graph"
+    moved.parent.mkdir()
+    parts: list[Callable[[], Any]] = [
+        lambda: space_from_spec(spec["space"]),
+        lambda: source_from_spec(spec["tasks"]),
+        lambda: evaluator_from_spec(spec["evaluator"]),
+    ]
+    for rebuild in parts:
+        with pytest.raises(DataError, match="table 'nbgraph': neither RLNAS_DATA nor --data is set"):
+            rebuild()
+    (folder / "before").rename(moved)
+    monkeypatch.setenv(VARIABLE, str(moved.parent))
+    space, source, evaluator = (rebuild() for rebuild in parts)
+    assert space == env.settings.space
+    assert source.task("test", 1).digest == env.settings.source.task("test", 1).digest
+    assert evaluator.table.space.path == moved / "nbgraph.npz"
+    np.savez(moved / "nbgraph.npz", **{**np.load(moved / "nbgraph.npz"), "val": np.ones((5, 9))})
+    with pytest.raises(DataError, match=r"column 'cora'|content has changed"):
+        parts[2]()
 
 
 def test_the_variable_names_the_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +129,21 @@ def test_some_columns_are_held_out(folder: Path) -> None:
     assert splits(f"table:{folder}/nasbench_graph/nbgraph.npz:all", folder, values="val")[0]["all"][-1] == "proteins"
 
 
+def test_any_table_is_searched_by_what_its_source_says(folder: Path) -> None:
+    path = folder / KNOWN_TABLES["nbgraph"].file
+    options = {"values": "val", "scale": "percent", "tasks": "cora,arxiv", "test": "arxiv"}
+    for text in (f"table:{path}:test", "table:nbgraph:test"):
+        source, split = parse_tasks(text, data=folder, **options)
+        assert isinstance(source, TableSource)
+        assert source.splits == {"train": 1, "test": 1}
+        env: Any = gym.make("rlnas/Trial-v0", tasks=(source, split), **source.environment()).unwrapped
+        env.reset(seed=0)
+        infos = [env.step(int(np.flatnonzero(env.action_masks())[0]))[-1] for _ in env.search_space.decisions]
+        assert infos[-1]["accuracy"] == np.load(path)["val"][1, 7] / 100  # 0-0-1 comes first
+        report = env.settings.evaluator.report
+        assert (None if report is None else report.values_name) == ("test" if text.startswith("table:nb") else None)
+
+
 def test_a_source_by_name_is_rebuilt_from_its_spec(folder: Path) -> None:
     for text in ("table:nbgraph:test", "table:nbgraph:cora"):
         source, split = parse_tasks(text, data=folder)
@@ -131,6 +172,12 @@ def test_names_that_are_not_known(folder: Path) -> None:
     for place in ({}, {"path": "x.npz", "table": "nbgraph"}):
         with pytest.raises(ConfigurationError, match="space 'table' needs either a path or a table"):
             make_space("table", **place)
+    with pytest.raises(UnknownNameError, match=r"unknown split 'train' \(known: all, cifar10\)"):
+        parse_tasks("table:nbmacro:train", data=folder)
+    with pytest.raises(ConfigurationError, match=r"table needs a path or a name \(known: nasbench201, .*got {'scale'"):
+        evaluator_from_spec({"kind": "table", "table": {"scale": "percent"}})
+    with pytest.raises(ConfigurationError, match=r"report must be a mapping, such as {'values': 'test'}, got 'test'"):
+        evaluator_from_spec({"kind": "table", "table": {"name": "nbgraph", "data": folder}, "report": "test"})
     with pytest.raises(ConfigurationError, match="table must be a name or a mapping, got 3"):
         evaluator_from_spec({"kind": "table", "table": 3})
 
