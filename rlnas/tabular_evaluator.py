@@ -122,31 +122,46 @@ class TabularEvaluator:
         for proposal in proposals:
             architecture = proposal.architecture
             if architecture.space not in spaces:
-                self._accept(architecture.space)
+                self.accept(architecture.space)
             answers = self._answers.get(proposal.task.digest)
             if answers is None:
                 answers = self._column_answers(proposal.task)
             row = rows.get(architecture.choices)
-            found.append(answers[row] if row is not None else self._absent(proposal))
+            found.append(answers[row] if row is not None else self._absent(architecture.text))
         return found
 
     def lookup(self, choices: NDArray[np.int64], tasks: Sequence[Task], seed: int = 0) -> list[Evaluation]:
-        """What :meth:`evaluate` says of designs of the table's own space, given as choices alone.
+        """What :meth:`evaluate` says, without a proposal for each design; call :meth:`accept` with their space once.
 
         Args:
-            choices: the designs, of shape (n, decisions).
+            choices: complete designs, of shape (n, decisions).
             tasks: the task of each.
             seed: makes no difference.
 
         Raises:
             ConfigurationError: if a task is no column of this table.
         """
-        rows, answers = self.table.space.rows, {task: self._task_answers(task) for task in set(tasks)}
-        designs = map(tuple, choices.tolist())
-        return [answers[task][rows[design]] for design, task in zip(designs, tasks, strict=True)]
+        rows, answers = (
+            self.table.space.rows,
+            {task: self._answers.get(task.digest) or self._column_answers(task) for task in set(tasks)},
+        )
+        found = []
+        for design, task in zip(map(tuple, choices.tolist()), tasks, strict=True):
+            row = rows.get(design)
+            found.append(answers[task][row] if row is not None else self._absent(self.table.space.text(design)))
+        return found
 
-    def _task_answers(self, task: Task) -> list[Evaluation]:
-        return self._answers.get(task.digest) or self._column_answers(task)
+    def accept(self, space: SearchSpace) -> None:
+        """Returns if the designs of a space are looked up by their choices.
+
+        Raises:
+            ConfigurationError: if they are not this table's.
+        """
+        names = [decision.choices for decision in self.table.space.decisions]
+        cells = isinstance(space, CellSpace) and names == [OPERATIONS] * len(space.decisions)
+        if space != self.table.space and not cells:
+            raise ConfigurationError(f"{self.table.space.path} does not hold the designs of {space.name}")
+        self._spaces.add(space)
 
     def best(self, task: Task) -> float:
         """The best accuracy of any design on a task.
@@ -163,12 +178,6 @@ class TabularEvaluator:
             ConfigurationError: if the task is no column of this table.
         """
         return self.table.mean(self._column(task))
-
-    def _accept(self, space: SearchSpace) -> None:
-        names = [decision.choices for decision in self.table.space.decisions]
-        if not (isinstance(space, CellSpace) and names == [OPERATIONS] * len(space.decisions)):
-            raise ConfigurationError(f"{self.table.space.path} does not hold the designs of {space.name}")
-        self._spaces.add(space)
 
     def _column(self, task: Task) -> str:
         if not isinstance(task, TableTask):
@@ -197,6 +206,6 @@ class TabularEvaluator:
         self._answers[task.digest] = answers
         return answers
 
-    def _absent(self, proposal: Proposal) -> Evaluation:
-        message = f"{proposal.architecture.text} is not in {self.table.space.path}"
+    def _absent(self, design: str) -> Evaluation:
+        message = f"{design} is not in {self.table.space.path}"
         return Evaluation(0.0, status=Status.INVALID, message=message)
