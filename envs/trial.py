@@ -298,9 +298,9 @@ class Trials:
 
 def _lookup_of(settings: TrialSettings) -> Callable[[NDArray[np.int64], Sequence[Task], int], list[Evaluation]] | None:
     """How bare choices are evaluated, which costs a table less than proposals do; None where it takes proposals."""
-    evaluator = settings.evaluator
-    if isinstance(evaluator, TabularEvaluator) and evaluator.table.space == settings.space:
-        return evaluator.lookup
+    if isinstance(settings.evaluator, TabularEvaluator):
+        settings.evaluator.accept(settings.space)
+        return settings.evaluator.lookup
     return None
 
 

@@ -391,6 +391,12 @@ def test_a_table_is_designed_in_like_any_space(tmp_path: Path) -> None:
     assert list(recompute(records)) == [None] * 50
 
 
+def test_a_table_is_not_asked_for_designs_of_another_space(tmp_path: Path) -> None:
+    table = Table.load(write_table(tmp_path))
+    with pytest.raises(ConfigurationError, match=r"small\.npz does not hold the designs of chain"):
+        DesignEnv(space=SPACE, tasks=(TableSource(table), "all"), evaluator=TabularEvaluator(table))
+
+
 # ---- records
 
 
