@@ -12,6 +12,8 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import Tensor
 
+from rlnas.errors import ConfigurationError
+
 from .agent import State
 from .controller import ILLEGAL, gumbel_argmax
 
@@ -24,12 +26,17 @@ class LegalAgent:
     for DQN, with the rate of exploration that it ended with, any of them, else the one of greatest value.
 
     Args:
-        model: with a policy for flat observations and discrete actions.
+        model: DQN, or an actor-critic: PPO, A2C, RecurrentPPO, MaskablePPO and the like.
         layout: of the environment's observations.
         seed: of the actions drawn.
+
+    Raises:
+        ConfigurationError: if the model is of another kind.
     """
 
     def __init__(self, model: BaseAlgorithm, layout: Any, seed: int = 0) -> None:
+        if not isinstance(model, DQN) and not hasattr(model.policy, "get_distribution"):
+            raise ConfigurationError(f"model must be DQN or an actor-critic, got {type(model).__name__}")
         self._model = model
         self._legal = layout["legal"]
         self._generator = torch.Generator().manual_seed(seed)
