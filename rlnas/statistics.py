@@ -76,7 +76,7 @@ def stratified_bootstrap(
     """Percentile bootstrap interval of a statistic; runs are resampled within each task (with one run: tasks).
 
     Args:
-        statistic: a function of (..., R, T) that gives (...), such as :func:`interquartile_mean`.
+        statistic: a function of (..., R, T) that gives (...), such as :func:`interquartile_mean`, or several, stacked.
         scores: (..., R, T).
         resamples: how many.
         seed: of the resampling.
@@ -142,7 +142,7 @@ def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
     Returns:
         The mean over tasks of the share of pairs of runs that X wins; a tie is half a win.
     """
-    return float(np.mean([wins.mean() for wins in _wins(np.asarray(x), np.asarray(y))]))
+    return float(_wins(np.asarray(x), np.asarray(y)).mean())
 
 
 def probability_of_improvement_interval(
@@ -161,16 +161,15 @@ def probability_of_improvement_interval(
     """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     runs, tasks = x.shape
-    wins = list(_wins(x, y))
+    wins = _wins(x, y)
     if runs == 1:
-        low, high = mean_interval(np.array(wins).reshape(1, tasks), resamples, seed, level)
+        low, high = mean_interval(wins.reshape(1, tasks), resamples, seed, level)
         return float(low), float(high)
     found = []
     twice = (_draws(runs, tasks, resamples, s, 1) for s in np.random.SeedSequence(seed).spawn(2))
     for drawn in zip(*twice, strict=True):
-        of_x, of_y = (_counts(d, runs * tasks).reshape(-1, runs, tasks) for d in drawn)
-        won = sum(((of_x[..., t] @ wins[t]) * of_y[..., t]).sum(-1) for t in range(tasks))
-        found.append(won / (runs * runs * tasks))
+        of_x, of_y = (_counts(d, runs * tasks).reshape(-1, runs, tasks).transpose(2, 0, 1) for d in drawn)
+        found.append((of_x @ wins * of_y).sum((0, 2)) / wins.size)
     low, high = _ends(np.concatenate(found), level, axis=0)
     return float(low), float(high)
 
@@ -225,10 +224,10 @@ def _counts(drawn: NDArray[np.intp], cells: int) -> Floats:
     return times.reshape(rows, cells).astype(np.float64)
 
 
-def _wins(x: Floats, y: Floats) -> Iterator[Floats]:
-    """For each task, whether each run of X (rows) beats each of Y (columns); a tie is half."""
-    for of_x, of_y in zip(x.T, y.T, strict=True):
-        yield (of_x[:, None] > of_y) + 0.5 * (of_x[:, None] == of_y)
+def _wins(x: Floats, y: Floats) -> Floats:
+    """For each task, whether each run of X (rows) beats each of Y (columns), (T, R, R'); a tie is half."""
+    of_x, of_y = x.T[:, :, None], y.T[:, None, :]
+    return np.asarray((of_x > of_y) + 0.5 * (of_x == of_y))
 
 
 def _ends(found: Floats, level: float, axis: int) -> Interval:

@@ -51,7 +51,7 @@ def summarise(results: Results, seed: int = 0) -> dict[str, Any]:
         agent: {
             **_curves(results, agent, scores[agent], seed),
             "against_seconds": _against_seconds(results, agent, grid, seed),
-            "end": {name: _bootstrap(statistic, end[agent], RESAMPLES, seed) for name, statistic in AGGREGATES.items()},
+            "end": _end(end[agent], seed),
             "profile": _mean(end[agent][..., None] > thresholds, CURVE_RESAMPLES, seed),
             **_designs(results.design_accuracy(agent), seed),
             "chosen": {m: _chosen(values, seed) for m, values in results.chosen.get(agent, {}).items()},
@@ -109,12 +109,13 @@ def baseline_of(summary: Mapping[str, Any]) -> str:
 
 def _curves(results: Results, agent: str, score: Floats, seed: int) -> dict[str, Any]:
     """Curves against evaluations, of length D."""
+    iqm, curve = statistics.interquartile_mean, np.moveaxis(score, 2, 0)
     return {
         "accuracy": results.design_accuracy(agent).mean((0, 1)).tolist(),
         "best_so_far": results.best_so_far(agent).mean((0, 1)).tolist(),
         "regret": results.regret(agent).mean((0, 1)).tolist(),
         "normalised_regret": _mean(1.0 - score, CURVE_RESAMPLES, seed),
-        "iqm": _bootstrap(statistics.interquartile_mean, np.moveaxis(score, 2, 0), CURVE_RESAMPLES, seed),
+        "iqm": _entry(iqm(curve), *statistics.stratified_bootstrap(iqm, curve, CURVE_RESAMPLES, seed, LEVEL)),
     }
 
 
@@ -129,6 +130,17 @@ def _against_seconds(results: Results, agent: str, grid: Floats, seed: int) -> d
         "best_so_far": best.mean((0, 1)).tolist(),
         "normalised_regret": _mean(regret, CURVE_RESAMPLES, seed),
     }
+
+
+def _end(score: Floats, seed: int) -> dict[str, Any]:
+    """The aggregates of the scores at the end, (R, T), all of the same resamples."""
+
+    def aggregates(scores: Floats) -> Floats:
+        return np.stack([aggregate(scores) for aggregate in AGGREGATES.values()])
+
+    low, high = statistics.stratified_bootstrap(aggregates, score, RESAMPLES, seed, LEVEL)
+    entries = zip(aggregates(score), low, high, strict=True)
+    return {name: _entry(*entry) for name, entry in zip(AGGREGATES, entries, strict=True)}
 
 
 def _designs(accuracy: Floats, seed: int) -> dict[str, Any]:
@@ -193,10 +205,6 @@ def _thresholds(scores: Floats) -> Floats:
 def _mean(values: ArrayLike, resamples: int, seed: int) -> dict[str, Any]:
     values = np.asarray(values, dtype=np.float64)
     return _entry(values.mean((0, 1)), *statistics.mean_interval(values, resamples, seed, LEVEL))
-
-
-def _bootstrap(statistic: Any, scores: Floats, resamples: int, seed: int) -> dict[str, Any]:
-    return _entry(statistic(scores), *statistics.stratified_bootstrap(statistic, scores, resamples, seed, LEVEL))
 
 
 def _entry(value: Floats, low: Floats, high: Floats) -> dict[str, Any]:
