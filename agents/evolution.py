@@ -108,9 +108,10 @@ class GeneticAlgorithm(Searcher):
     def tell(self, architecture: Architecture, accuracy: float) -> None:
         self._generation.append((architecture, accuracy))
         if len(self._generation) >= self.population_size:
-            ranked = sorted([*self.parents, *self._generation], key=lambda member: -member[1])
-            distinct = {design: worth for design, worth in reversed(ranked)}  # the best value of equal designs
-            self.parents = list(distinct.items())[::-1][: self.num_parents]
+            best: dict[Architecture, float] = {}  # equal designs are one parent
+            for design, worth in sorted([*self.parents, *self._generation], key=lambda member: -member[1]):
+                best.setdefault(design, worth)
+            self.parents = list(best.items())[: self.num_parents]
             self._generation = []
 
 

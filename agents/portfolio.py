@@ -1,7 +1,8 @@
 """Transfer baselines: what designs are worth on the training tasks decides which are tried first on another.
 
 On a table every design is looked up on every training task. Where networks are trained, :data:`LIVE_DESIGNS` random
-ones are evaluated on each of at most :data:`LIVE_TASKS` training tasks, the same for every seed.
+ones, or all of a smaller space, are evaluated on each of at most :data:`LIVE_TASKS` training tasks, the same ones
+whatever the agent's seed. None of this counts against the budget of a search.
 """
 
 from __future__ import annotations
@@ -71,11 +72,12 @@ def training_record(problem: SearchProblem) -> TrainingRecord:
 
 def _evaluate_candidates(problem: SearchProblem) -> TrainingRecord:
     tasks = problem.training_tasks()
-    if isinstance(problem.evaluator, TabularEvaluator):
+    if (table := isinstance(problem.evaluator, TabularEvaluator)) or problem.space.size <= LIVE_DESIGNS:
         designs = list(problem.space.enumerate())
     else:
         rng = np.random.default_rng(0)
-        designs = [problem.space.sample(rng) for _ in range(LIVE_DESIGNS)]
+        designs = list(dict.fromkeys(problem.space.sample(rng) for _ in range(LIVE_DESIGNS)))
+    if not table:
         tasks = [tasks[i] for i in np.unique(np.linspace(0, len(tasks) - 1, LIVE_TASKS).round().astype(int))]
     regret = np.empty((len(designs), len(tasks)))
     for column, task in enumerate(tasks):

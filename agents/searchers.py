@@ -72,16 +72,17 @@ class StartWith(Searcher):
 class LocalSearch(Searcher):
     """Climbs from neighbour to better neighbour (White et al. 2021, https://arxiv.org/abs/2005.02960).
 
-    Starts from a random design, evaluates its neighbours in random order and goes on from the best of them; where none
-    is better it starts again from a new random design. No neighbour is evaluated twice.
+    Starts from a random design and tries its neighbours in random order; where none is better it starts again from a
+    new random design. No neighbour is evaluated twice.
 
     Args:
         space: what to search.
         seed: of everything random.
-        first_improvement: go on from the first better neighbour instead of the best one of all ("query until lower").
+        first_improvement: go on from the first better neighbour ("query until lower"), which is the better choice where
+            a budget is no more than a few neighbourhoods; else from the best one, when all have been evaluated.
     """
 
-    def __init__(self, space: SearchSpace, seed: int = 0, first_improvement: bool = False) -> None:
+    def __init__(self, space: SearchSpace, seed: int = 0, first_improvement: bool = True) -> None:
         super().__init__(space, seed)
         self.first_improvement = first_improvement
         self.known: dict[Architecture, float] = {}

@@ -98,17 +98,25 @@ def test_live_candidates_are_evaluated_once_for_all_seeds_and_agents() -> None:
     evaluator = problem.evaluator
     assert isinstance(evaluator, HiddenEvaluator)
     record = training_record(problem)
-    assert record.regret.shape == (64, 48)
-    assert len(evaluator.asked) == 64 * 48
+    assert record.regret.shape == (32, 48)  # the whole space
+    assert len(evaluator.asked) == 32 * 48
     for name in ("best-on-average", "portfolio", "nearest-portfolio", "evolution-warm", "tpe-warm"):
         for seed in range(2):
             AGENTS[name](problem, seed)
-    assert len(evaluator.asked) == 64 * 48
+    assert len(evaluator.asked) == 32 * 48
     assert training_record(hidden_problem(5)) is not record  # another evaluator
     before = len(transfer._RECORDS)
     del problem, evaluator, record
     gc.collect()
     assert len(transfer._RECORDS) < before
+
+
+def test_of_a_large_space_64_random_designs_are_evaluated() -> None:
+    space, evaluator = ChainSpace(), HiddenEvaluator()
+    record = training_record(hidden_problem(space=space, evaluator=evaluator))
+    assert 60 <= len(record.designs) == len(set(record.designs)) <= 64
+    again = training_record(hidden_problem(space=space))
+    assert again.designs == record.designs
 
 
 def test_at_most_64_live_tasks_are_asked_spread_over_all() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from rlnas.agents.registry import AGENTS, SEARCHERS, find_agent, make_agent
 from rlnas.agents.search_run import SearchRun, run_search
 from rlnas.envs.observation import ObservationLayout
 from rlnas.errors import ConfigurationError, UnknownNameError
+from rlnas.table import Table
 
 from .hidden import SPACE, HiddenEvaluator, HiddenSource, hidden_env
 
@@ -77,6 +79,34 @@ def test_searchers_are_made_for_a_space_a_budget_and_a_seed(name: str) -> None:
         searcher = SEARCHERS[name](SPACE, designs, 5)
         assert searcher.space == SPACE
         assert searcher.ask() == SEARCHERS[name](SPACE, designs, 5).ask()
+
+
+PUBLISHED = {  # Dong & Yang 2020: mean and deviation of the test accuracy on CIFAR-10, CIFAR-100 and ImageNet16-120
+    "random": ((93.70, 0.36), (71.04, 1.07), (44.57, 1.25)),
+    "evolution": ((93.92, 0.30), (71.84, 0.99), (45.15, 0.89)),
+    "reinforce": ((93.85, 0.37), (71.71, 1.09), (45.24, 1.18)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("RLNAS_DATA" not in os.environ, reason="needs the tables that RLNAS_DATA points to")
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_on_nas_bench_201_searchers_find_what_was_published(name: str) -> None:
+    """90 networks, chosen by 12-epoch CIFAR-10 validation; the published searches had 12,000 seconds of training."""
+    path = Path(os.environ["RLNAS_DATA"]) / "nasbench201" / "nb201.npz"
+    table = Table.load(path, "val_12", tasks=["cifar10"])
+    test = Table.load(path, "test_200", "percent", ["cifar10", "cifar100", "imagenet16-120"]).accuracy * 100
+    found = []
+    for seed in range(500):
+        searcher, accuracy = SEARCHERS[name](table.space, 90, 10_000 + seed), {}
+        for _ in range(90):
+            design = searcher.ask()
+            row = table.space.rows[design.choices]
+            accuracy[row] = float(table.accuracy[row, 0])
+            searcher.tell(design, accuracy[row])
+        found.append(test[max(accuracy, key=lambda row: accuracy[row])])
+    mean, deviation = np.transpose(PUBLISHED[name])
+    assert (np.abs(np.mean(found, axis=0) - mean) < 0.25 * deviation).all()
 
 
 def test_the_example_of_a_users_own_searcher_takes_part_and_has_at_most_20_lines_of_code() -> None:

@@ -21,9 +21,9 @@ class TestLocalSearch(SearcherContract):
         return LocalSearch(space, seed)
 
 
-class TestLocalSearchByFirstImprovement(SearcherContract):
+class TestLocalSearchByBestImprovement(SearcherContract):
     def make(self, space: SearchSpace, seed: int) -> Searcher:
-        return LocalSearch(space, seed, first_improvement=True)
+        return LocalSearch(space, seed, first_improvement=False)
 
 
 class TestStartWith(SearcherContract):
@@ -44,9 +44,9 @@ def climb(search: LocalSearch, designs: int) -> list[Architecture]:
     return found
 
 
-def test_local_search_evaluates_every_neighbour_and_goes_on_from_the_best() -> None:
+def test_by_best_improvement_it_evaluates_every_neighbour_and_goes_on_from_the_best() -> None:
     space = ChainSpace(max_layers=3)
-    search = LocalSearch(space, 0)
+    search = LocalSearch(space, 0, first_improvement=False)
     start = climb(search, 1)[0]
     near = space.neighbours(start)
     assert set(climb(search, len(near))) == set(near)
@@ -59,7 +59,7 @@ def test_local_search_evaluates_every_neighbour_and_goes_on_from_the_best() -> N
 
 
 def test_by_first_improvement_it_goes_on_from_the_first_better_neighbour() -> None:
-    search = LocalSearch(CellSpace(), 0, first_improvement=True)
+    search = LocalSearch(CellSpace(), 0)
     before = climb(search, 1)[0]
     for _ in range(60):
         design = climb(search, 1)[0]
