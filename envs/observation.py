@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from rlnas.architecture import Architecture
 from rlnas.search_space import SearchSpace
 from rlnas.task import DESCRIPTOR
 
@@ -44,18 +45,22 @@ class ObservationLayout:
 
     def __init__(self, space: SearchSpace) -> None:
         decisions, choices = len(space.decisions), space.num_choices
-        lengths = {
-            "design": decisions * choices,
-            "position": decisions,
-            "action": choices,
-            "reward": 1,
-            "design_ended": 1,
-            "designs_left": 1,
-            "best": 1,
-            "incumbent": choices,
-            "descriptor": len(DESCRIPTOR),
-            "legal": choices,
-        }
+        self._lay_out(
+            {
+                "design": decisions * choices,
+                "position": decisions,
+                "action": choices,
+                "reward": 1,
+                "design_ended": 1,
+                "designs_left": 1,
+                "best": 1,
+                "incumbent": choices,
+                "descriptor": len(DESCRIPTOR),
+                "legal": choices,
+            }
+        )
+
+    def _lay_out(self, lengths: dict[str, int]) -> None:
         self._slices: dict[str, slice] = {}
         self.size = 0
         for name, length in lengths.items():
@@ -75,3 +80,7 @@ class ObservationLayout:
     def split(self, observation: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Views of each named part of observations of shape (..., size)."""
         return {name: observation[..., part] for name, part in self._slices.items()}
+
+    def action_towards(self, observation: NDArray[np.float32], target: Architecture) -> int:
+        """The action that goes on towards a design, for one observation, of shape (size,)."""
+        return target.choices[int(observation[self["position"]].argmax())]
