@@ -9,6 +9,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rlnas.architecture import Architecture
+from rlnas.edits import ChainEdits
 from rlnas.search_space import SearchSpace
 from rlnas.task import DESCRIPTOR
 
@@ -84,3 +85,47 @@ class ObservationLayout:
     def action_towards(self, observation: NDArray[np.float32], target: Architecture) -> int:
         """The action that goes on towards a design, for one observation, of shape (size,)."""
         return target.choices[int(observation[self["position"]].argmax())]
+
+
+class EditLayout(ObservationLayout):
+    """The layout where designs are made by edits. ``position``, ``action`` and ``legal`` are about edits here.
+
+    ============== ================== ==================================================================
+    slice          length             content
+    ============== ================== ==================================================================
+    network        layers*choices     one-hot row for each layer of the network as it is now
+    position       max_edits          one-hot: the edits made so far in this design
+    action         actions            one-hot: the previous action (zeros at a trial's start)
+    reward         1                  as above
+    design_ended   1                  as above
+    designs_left   1                  as above
+    best           1                  as above
+    incumbent      layers*choices     one-hot rows: the network that is best so far (zeros if none)
+    descriptor     9                  as above
+    legal          actions            1 for each action that is legal now
+    ============== ================== ==================================================================
+
+    Where designs start from the incumbent, ``network`` too carries something from one design to the next.
+    """
+
+    def __init__(self, edits: ChainEdits) -> None:
+        self._edits = edits
+        network, actions = len(edits.empty) * edits.space.num_choices, len(edits.names)
+        self._lay_out(
+            {
+                "network": network,
+                "position": edits.max_edits,
+                "action": actions,
+                "reward": 1,
+                "design_ended": 1,
+                "designs_left": 1,
+                "best": 1,
+                "incumbent": network,
+                "descriptor": len(DESCRIPTOR),
+                "legal": actions,
+            }
+        )
+
+    def action_towards(self, observation: NDArray[np.float32], target: Architecture) -> int:
+        network = observation[self["network"]].reshape(len(self._edits.empty), -1).argmax(1)
+        return self._edits.plan(target, network.tolist())[0]

@@ -121,7 +121,8 @@ class ChainEdits:
 
     def legal(self, network: Sequence[int]) -> NDArray[np.bool_]:
         """The legal actions on a network, of shape (A,)."""
-        return self.outcomes(np.array([self.normal(network)]))[1][0]
+        _, legal = self.outcomes(np.array([self.normal(network)]))
+        return np.asarray(legal[0])
 
     def plan(self, target: Architecture, network: Sequence[int] = ()) -> list[int]:
         """Actions that make ``target`` of a network, by default of the empty one, and submit it.
@@ -153,7 +154,7 @@ class ChainEdits:
 
     def _fits(self, networks: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether the space has networks of shape (..., L), in which -1 is no layer."""
-        legal = (networks >= 0).all(-1)
+        legal = np.asarray((networks >= 0).all(-1))
         state = np.zeros(legal.shape, dtype=np.int32)
         for place in range(networks.shape[-1]):
             state = np.where(legal, self.space.transitions[state, networks[..., place]], -1)
