@@ -6,7 +6,7 @@ The other way to design: where a space's decisions build a network up from nothi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -119,10 +119,22 @@ class ChainEdits:
             networks.append(tuple(made[0, action].tolist()))
         return networks
 
-    def legal(self, network: Sequence[int]) -> NDArray[np.bool_]:
-        """The legal actions on a network, of shape (A,)."""
-        _, legal = self.outcomes(np.array([self.normal(network)]))
-        return np.asarray(legal[0])
+    def unrepeated(
+        self, made: NDArray[np.int64], legal: NDArray[np.bool_], edits: int, refused: Container[object]
+    ) -> NDArray[np.bool_]:
+        """The legal actions that do not complete a design again; all of them where each would.
+
+        Args:
+            made: the network after each action, of shape (A, L).
+            legal: the legal actions, of shape (A,).
+            edits: how many were made before.
+            refused: canonical texts of designs that are not to be made again.
+        """
+        completing = range(len(self.names)) if edits == self.max_edits - 1 else [self.submit]
+        fresh = legal.copy()
+        for action in completing:
+            fresh[action] = legal[action] and self.space.text(tuple(made[action].tolist())) not in refused
+        return fresh if fresh.any() else legal
 
     def plan(self, target: Architecture, network: Sequence[int] = ()) -> list[int]:
         """Actions that make ``target`` of a network, by default of the empty one, and submit it.
