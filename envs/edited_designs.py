@@ -5,13 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rlnas.edits import ChainEdits
+from rlnas.edits import WAIT, ChainEdits
 from rlnas.errors import IllegalChoiceError
 
 from .partial_designs import PartialDesigns, Rows
-
-WAIT = -1
-"""The action that leaves a trial as it is while others go on: trials of edits differ in length."""
 
 
 class EditedDesigns(PartialDesigns):

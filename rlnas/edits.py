@@ -21,6 +21,9 @@ from rlnas.search_space import ChainSpace, SearchSpace
 
 STARTS = ("empty", "incumbent")
 
+WAIT = -1
+"""The action that leaves a trial as it is while others go on: trials of edits differ in length."""
+
 Choices: TypeAlias = tuple[int, ...]
 
 
