@@ -29,7 +29,7 @@ class EditSettings(TrialSettings):
         return len(self.edits.names)
 
     def designs(self, count: int) -> EditedDesigns:
-        return EditedDesigns(self.edits, count)
+        return EditedDesigns(self.edits, count, refuse=self.duplicates == "refuse")
 
     def spec(self) -> dict[str, Any]:
         return {**super().spec(), "edits": self.edits.spec()}

@@ -16,7 +16,6 @@ from rlnas.errors import RlnasError
 from rlnas.search_space import Decision, SearchSpace
 from rlnas.specs import space_from_spec
 
-
 Made: TypeAlias = frozenset[Any]
 """Designs of a trial, each as :meth:`Decisions.made` says it."""
 

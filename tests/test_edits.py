@@ -124,13 +124,6 @@ def test_following_an_illegal_action_is_refused_by_name() -> None:
             EDITS.follow(EDITS.empty, [unknown])
 
 
-def test_legal_actions_of_one_network_are_those_of_many() -> None:
-    network = SPACE.parse("dense-16").choices
-    np.testing.assert_array_equal(EDITS.legal(network), EDITS.outcomes(np.array([network]))[1][0])
-    identity = SPACE.decisions[0].choices.index("identity")
-    np.testing.assert_array_equal(EDITS.legal((identity, *network[:2])), EDITS.legal(network))
-
-
 def test_a_design_is_complete_when_it_is_submitted_or_out_of_edits() -> None:
     submit = EDITS.submit
     assert EDITS.steps([0, 1, submit]) == 3
