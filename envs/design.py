@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from inspect import signature
 from typing import Any
 
@@ -68,14 +68,14 @@ def make_settings(
     )
 
 
-def known_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+def known_arguments(arguments: dict[str, Any], more: Iterable[str] = ()) -> dict[str, Any]:
     """The arguments themselves.
 
     Raises:
-        UnknownNameError: if :func:`make_settings` does not know one of them.
+        UnknownNameError: if one of them is neither known to :func:`make_settings` nor one of ``more``.
     """
     for name in arguments:
-        one_of("argument of the environment", name, signature(make_settings).parameters)
+        one_of("argument of the environment", name, [*signature(make_settings).parameters, *more])
     return arguments
 
 
@@ -146,12 +146,15 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
         **settings: Any,
     ) -> None:
         self.render_mode = None if render_mode is None else one_of("render_mode", render_mode, RENDER_MODES)
-        self.settings = make_settings(**known_arguments(settings))
+        self.settings = self._make_settings(settings)
         self._trials = Trials(self.settings, 1, recorder, agent)
         self.layout = self._trials.layout
         self.search_space = self.settings.space
         self.observation_space = self.layout.box()
-        self.action_space = spaces.Discrete(self.search_space.num_choices)
+        self.action_space = spaces.Discrete(self.settings.num_actions)
+
+    def _make_settings(self, arguments: dict[str, Any]) -> TrialSettings:
+        return make_settings(**known_arguments(arguments))
 
     @property
     def trials(self) -> Trials:

@@ -30,6 +30,7 @@ class PartialDesigns:
         self._allowed = self._transitions >= 0
         self._decisions = len(space.decisions)
         self._rows = np.arange(count)
+        self._known_actions = range(space.num_choices)
         self._choice_codes = _one_hot(space.num_choices)
         self._position_codes = _one_hot(self._decisions)
         self.state = np.zeros(count, dtype=np.int32)
@@ -46,10 +47,10 @@ class PartialDesigns:
         self.action[rows] = -1
         if self._evaluated is not None:
             self._evaluated.forget(rows)
-        self.clear(rows)
+        self.clear(rows, np.full_like(self.choices[rows], -1))
 
-    def clear(self, rows: Rows) -> None:
-        """Start the next design of the same trial in some rows."""
+    def clear(self, rows: Rows, incumbent: NDArray[np.int64]) -> None:
+        """Start the next design of the same trial in some rows, given their best so far as :meth:`observe` is."""
         self.state[rows], self.position[rows], self.choices[rows], self.illegal[rows] = 0, 0, -1, False
         self._codes[rows] = 0
         self._legal = None
@@ -104,6 +105,16 @@ class PartialDesigns:
         masks = ("".join("1" if legal else "0" for legal in mask) for mask in self._masks[row, :done].tolist())
         return tuple(self.choices[row, :done].tolist()), tuple(masks)
 
+    def start(self, row: int) -> str:
+        """Canonical text of the network that a design began with, "" where it began with none."""
+        return ""
+
+    def progress(self, row: int) -> str:
+        """A design as far as it is made."""
+        taken = self.taken(row)[0]
+        named = [d.choices[c] for d, c in zip(self.space.decisions, taken, strict=False)]
+        return f"{' | '.join(named) or '-'} ({len(taken)} of {self._decisions} decisions)"
+
     def observe(self, parts: dict[str, NDArray[np.float32]], incumbent: NDArray[np.int64]) -> None:
         """Fill in what observations say of the designs.
 
@@ -119,10 +130,10 @@ class PartialDesigns:
 
     def _known(self, actions: NDArray[np.int64]) -> NDArray[np.int64]:
         # A negative index would silently be another choice, and a single number the choice of every trial.
-        choices = self._transitions.shape[1]
+        first, last = self._known_actions[0], self._known_actions[-1]
         whole = actions.shape == (self.count,) and actions.dtype.kind in "iu"
-        if not whole or ((actions < 0) | (actions >= choices)).any():
-            raise IllegalChoiceError(f"{self.count} action(s) in 0 .. {choices - 1} are needed, got {actions.tolist()}")
+        if not whole or ((actions < first) | (actions > last)).any():
+            raise IllegalChoiceError(f"{self.count} action(s) in {first} .. {last} are needed, got {actions.tolist()}")
         return actions.astype(np.int64)
 
     def _refuse(self, row: int, actions: NDArray[np.int64]) -> None:

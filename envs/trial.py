@@ -64,6 +64,22 @@ class TrialSettings:
         if self.evaluation_seed is not None:
             at_least("evaluation_seed", self.evaluation_seed, 0)
 
+    @property
+    def layout(self) -> ObservationLayout:
+        """Of the observations."""
+        return ObservationLayout(self.space)
+
+    @property
+    def num_actions(self) -> int:
+        """Size of the action space."""
+        return self.space.num_choices
+
+    def designs(self, count: int) -> PartialDesigns:
+        """``count`` designs to make."""
+        refuse = self.duplicates == "refuse"
+        evaluated = EvaluatedDesigns(self.space, count, self.designs_per_trial) if refuse else None
+        return PartialDesigns(self.space, count, evaluated)
+
     def spec(self) -> dict[str, Any]:
         """What a record needs to rebuild the environment, as JSON."""
         return {
@@ -102,11 +118,9 @@ class Trials:
         self.settings = settings
         self.count = count
         self.recorder = recorder
-        self.layout = ObservationLayout(settings.space)
+        self.layout = settings.layout
         self.agent = agent
-        refuse = settings.duplicates == "refuse"
-        evaluated = EvaluatedDesigns(settings.space, count, settings.designs_per_trial) if refuse else None
-        self.partial = PartialDesigns(settings.space, count, evaluated)
+        self.partial = settings.designs(count)
         self._lookup = _lookup_of(settings)
         self._references: dict[str, Reference] = {}
         self._texts = _Texts(settings.space)
@@ -193,7 +207,7 @@ class Trials:
         rows = np.flatnonzero(self.ended)
         if len(rows):
             rewards[rows] = self._finish_designs(rows, rngs)
-            self.partial.clear(rows)
+            self.partial.clear(rows, self.incumbent[rows])
         return rewards, self.design >= self.settings.designs_per_trial
 
     def observe(self) -> NDArray[np.float32]:
@@ -293,6 +307,7 @@ class Trials:
             architecture=self.architecture[row],
             evaluation=evaluation,
             best=float(self.best[row]),
+            start=self.partial.start(row),
         )
 
 

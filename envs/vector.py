@@ -16,7 +16,7 @@ from rlnas.errors import ConfigurationError, at_least, one_of
 
 from .design import DesignEnv, known_arguments, make_settings
 from .render import RENDER_MODES, render_ansi, render_rgb
-from .trial import Recorder, Trials, task_options
+from .trial import Recorder, Trials, TrialSettings, task_options
 
 
 class DesignVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any]]):
@@ -48,15 +48,18 @@ class DesignVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[
     ) -> None:
         self.num_envs = at_least("num_envs", num_envs, 1)
         self.render_mode = None if render_mode is None else one_of("render_mode", render_mode, RENDER_MODES)
-        self.settings = make_settings(**known_arguments(settings))
+        self.settings = self._make_settings(settings)
         self._trials = Trials(self.settings, num_envs, recorder, agent)
         self.layout = self._trials.layout
         self.search_space = self.settings.space
         self.single_observation_space = self.layout.box()
-        self.single_action_space = spaces.Discrete(self.search_space.num_choices)
+        self.single_action_space = spaces.Discrete(self.settings.num_actions)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._rngs: list[np.random.Generator] = []
+
+    def _make_settings(self, arguments: dict[str, Any]) -> TrialSettings:
+        return make_settings(**known_arguments(arguments))
 
     @property
     def trials(self) -> Trials:

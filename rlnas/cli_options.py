@@ -97,7 +97,7 @@ def problem_of(
     if tasks is None and "test" in source.splits:
         split = "test"
     if isinstance(source, TableSource):
-        return {"space": source.table.space.spec(), "evaluator": source.evaluator_spec()}, (source, split)
+        return source.environment(), (source, split)
     if preset["evaluator"]["kind"] == "table":
         raise ConfigurationError(f"{env} answers from a table: its tasks are those of {own.rpartition(':')[0]}")
     return {"space": preset["space"], "evaluator": preset["evaluator"]}, (source, split)

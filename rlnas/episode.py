@@ -32,6 +32,7 @@ class DesignEpisode:
         architecture: canonical text of the design; empty where an illegal action ended it.
         evaluation: what the design was worth.
         best: best accuracy of the trial up to and including this episode.
+        start: canonical text of the network that the first action edited; empty where the design began with none.
     """
 
     agent: str
@@ -48,6 +49,7 @@ class DesignEpisode:
     architecture: str
     evaluation: Evaluation
     best: float
+    start: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads back."""

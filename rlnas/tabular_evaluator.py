@@ -101,12 +101,6 @@ class TableSource(TaskSource):
         """The arguments of an environment that go with these tasks: the specs of the table's space and evaluator."""
         return {"space": self.table.space.spec(), "evaluator": {"kind": "table", "table": self.table.spec()}}
 
-    def evaluator_spec(self) -> dict[str, Any]:
-        """The description of the evaluator that answers for these tasks; a known table brings its usual report."""
-        report = KNOWN_TABLES[self.known_as].report if self.known_as in KNOWN_TABLES else None
-        spec = {"kind": "table", "table": self.table.spec()}
-        return spec if report is None else {**spec, "report": dict(report)}
-
     def with_split(self, split: str) -> TableSource:
         """This source, or, if none of its splits is so called, the one with ``split`` as its ``only`` one.
 

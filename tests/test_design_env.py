@@ -101,7 +101,7 @@ def test_every_id_passes_stable_baselines3s_check(env_id: str) -> None:
 
 @pytest.mark.parametrize("env_id", [i for i, arguments in PRESETS.items() if arguments["space"]["kind"] != "table"])
 def test_every_ids_spec_survives_json_pickle_and_copying(env_id: str) -> None:
-    spec = gym.make(env_id, space={"kind": "cell", "width": 4}, evaluator=QUICK).spec
+    spec = gym.make(env_id, space={"kind": "chain", "widths": [4]}, evaluator=QUICK).spec
     assert spec is not None
     copies = [EnvSpec.from_json(spec.to_json()), pickle.loads(pickle.dumps(spec)), copy.deepcopy(spec)]
     told = play(gym.make(spec), [0, 3, 1, 1, 2, 3], seed=4)
