@@ -55,7 +55,7 @@ i.key { font-style: normal; margin-right: .45em; font-family: "DejaVu Sans", san
 .upright td { text-align: center; padding: 5px 7px; }
 .heat td { border: 1px solid #fff; }
 .about td { white-space: normal; overflow-wrap: anywhere; text-align: left; min-width: 12rem; }
-.about th { vertical-align: top; }
+.about th { vertical-align: top; max-width: none; }
 pre { background: var(--shade); border: 1px solid var(--line); border-radius: 6px; padding: .8rem 1rem;
   font-size: .85rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 summary { cursor: pointer; font-weight: 500; margin: .6rem 0 .5rem; }
@@ -116,7 +116,7 @@ def _head(summary: Mapping[str, Any]) -> str:
         "agent",
         "mean rank",
         "IQM of score",
-        *(f"normalised<br>regret at {n:,}" for n in shown),
+        *(f"regret<br>at {n:,}" for n in shown),
         "last design<br>− first design",
     ]
     rows = [
@@ -131,14 +131,15 @@ def _head(summary: Mapping[str, Any]) -> str:
     ]
     note = (
         f"Rank among the agents in the same run on the same task after {_count(summary['evaluations'], 'evaluation')}"
-        ", 1 at best; ties share the mean of their ranks. The best mean rank first."
+        ", 1 at best; ties share the mean of their ranks. The best mean rank first. The regret is normalised."
     )
     return f"""<header>
 <h1>Comparison of {_count(len(agents), "agent")}{f" in {escape(str(env))}" if env else ""}</h1>
 <p class="soft">{size}</p>
-<p>The <em>regret</em> of a run is by how much {best} beats its best design so far; <em>normalised</em>, in units of
-by how much it beats a random design on average. The <em>score</em> is 1 minus normalised regret: 1 is the best, 0 is as
-good as one random design. IQM is the interquartile mean, over the middle half of all runs on all tasks.</p>
+<p>The <em>regret</em> of a run is how much better {best} is than the run's own best so far; <em>normalised</em> regret
+divides that by how much better it is than a random design on average. The <em>score</em> is 1 minus normalised regret:
+1 is the best, 0 is as good as one random design. IQM is the interquartile mean, over the middle half of all runs on all
+tasks.</p>
 <p>Intervals are {100 * interval["level"]:g}% stratified bootstrap intervals that resample {interval["unit"]}
 ({interval["resamples"]:,} resamples; {interval["curve_resamples"]:,} in curves, profiles and pairs of agents).</p>
 </header>
@@ -311,9 +312,17 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str
         if isinstance(entry, Mapping):
             yield from _flat(entry, f"{prefix}{key}.")
         elif isinstance(entry, list | tuple):
-            yield f"{prefix}{key}", ", ".join(e if isinstance(e, str) else json.dumps(e) for e in entry)
+            whole = len(entry) > 3 and all(type(e) is int for e in entry)
+            if whole and list(entry) == list(range(entry[0], entry[0] + len(entry))):
+                yield f"{prefix}{key}", f"{entry[0]} to {entry[-1]}"
+            else:
+                yield f"{prefix}{key}", ", ".join(map(_scalar, entry))
         else:
-            yield f"{prefix}{key}", entry if isinstance(entry, str) else json.dumps(entry, default=str)
+            yield f"{prefix}{key}", _scalar(entry)
+
+
+def _scalar(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[Cell]], caption: str, kind: str = "") -> str:
