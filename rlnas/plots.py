@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from io import StringIO
+from math import inf
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from rlnas.summary import AGGREGATES, by_rank
@@ -22,6 +23,7 @@ MARKERS = ("o", "s", "^")
 """Agents beyond the colours' number differ in these."""
 WIDTH, HEIGHT = 6.0, 3.8
 LONGEST_NAME = 26
+MOST_POINTS = 100
 STYLE: dict[Any, Any] = {
     "axes.edgecolor": "#888888",
     "axes.grid": True,
@@ -67,11 +69,13 @@ def against_evaluations(summary: Mapping[str, Any], measure: str, label: str) ->
     """
     figure = _figure(WIDTH, HEIGHT)
     axes = figure.subplots()
-    points = range(1, summary["evaluations"] + 1)
-    _curves(figure, axes, {agent: (points, row[measure]) for agent, row in summary["agents"].items()})
+    points = _points(summary["evaluations"])
+    _curves(figure, axes, {agent: (points, _at(row[measure], points)) for agent, row in summary["agents"].items()})
     if summary["evaluations"] > 1:
         axes.set_xscale("log")
-    axes.set_xticks(summary["budgets"], [f"{n:,}" for n in summary["budgets"]])
+    shown = summary["budgets"]
+    ticks = [n for n, after in zip(shown, [*shown[1:], inf], strict=True) if after >= 1.4 * n]  # labels need room
+    axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
     axes.minorticks_off()
     axes.set(xlabel="evaluations", ylabel=label)
     return _svg(figure, f"evaluations {measure}")
@@ -149,6 +153,20 @@ def key(index: int) -> str:
 
 def _round(index: int) -> int:
     return index // len(COLOURS) % len(DASHES)
+
+
+def _points(evaluations: int) -> list[int]:
+    """Numbers of evaluations that are drawn: all, or so many that a page with long curves stays small."""
+    if evaluations <= MOST_POINTS:
+        return list(range(1, evaluations + 1))
+    return sorted({round(evaluations ** (k / (MOST_POINTS - 1))) for k in range(MOST_POINTS)})
+
+
+def _at(curve: Any, points: Sequence[int]) -> Any:
+    """A curve, with or without intervals, after so many evaluations."""
+    if isinstance(curve, Mapping):
+        return {key: _at(values, points) for key, values in curve.items()}
+    return [curve[n - 1] for n in points]
 
 
 def _figure(width: float, height: float) -> Figure:

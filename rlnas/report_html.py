@@ -11,56 +11,13 @@ from typing import Any
 import numpy as np
 
 from rlnas import plots
+from rlnas.html_page import figure, page, table
 from rlnas.summary import baseline_of, by_rank
 
 MOST_TASKS = 200
 """Rows of the table of tasks; the summary has them all."""
 MOST_COLUMNS = 8
 """Tasks that are shown side by side."""
-
-Cell = str | tuple[str, str]  # text, or text and the cell's further attributes
-
-STYLE = """
-:root { color-scheme: light; --ink: #1d2329; --soft: #5b6570; --line: #dfe3e8; --shade: #f6f7f9; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2.5rem 1.5rem 4rem; max-width: 78rem; color: var(--ink); background: #fff;
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .5rem; letter-spacing: -.01em; overflow-wrap: anywhere; }
-h2 { font-size: 1.2rem; margin: 3rem 0 .4rem; padding-top: .9rem; border-top: 1px solid var(--line); }
-p { margin: .3rem 0 .9rem; max-width: 48rem; }
-.soft, figcaption { color: var(--soft); font-size: .9rem; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1.75rem 2rem;
-  align-items: start; }
-figure { margin: 0 0 1.75rem; min-width: 0; }
-.plots figure { margin: 0; }
-figure:not(.wide) { max-width: 40rem; }
-figcaption { margin-bottom: .3rem; overflow-wrap: anywhere; }
-figcaption b { color: var(--ink); display: block; font-weight: 600; }
-.scroll { overflow-x: auto; margin-bottom: 1.75rem; }
-figure .scroll { margin: 0; }
-svg { display: block; width: 100%; min-width: 21rem; height: auto; }
-.wide svg { min-width: 48rem; }
-svg text { font-family: inherit !important; }
-table { border-collapse: separate; border-spacing: 0; font-size: 14px; line-height: 19px;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: 5px 10px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-th:first-child { text-align: left; }
-thead th { vertical-align: bottom; color: var(--soft); font-weight: 600; border-bottom: 2px solid #aab2bb; }
-tbody th { font-weight: 500; position: sticky; left: 0; background: #fff; max-width: 17rem; overflow: hidden;
-  text-overflow: ellipsis; }
-td small { color: var(--soft); display: block; font-size: 12px; line-height: 15px; }
-i.key { font-style: normal; margin-right: .45em; font-family: "DejaVu Sans", sans-serif; font-size: .8em; }
-.upright thead th:not(:first-child) { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left;
-  padding: 8px 5px; border: 0; max-height: 13rem; overflow: hidden; text-overflow: ellipsis; }
-.upright td { text-align: center; padding: 5px 7px; }
-.heat td { border: 1px solid #fff; }
-.about td { white-space: normal; overflow-wrap: anywhere; text-align: left; min-width: 12rem; }
-.about th { vertical-align: top; }
-pre { background: var(--shade); border: 1px solid var(--line); border-radius: 6px; padding: .8rem 1rem;
-  font-size: .85rem; white-space: pre-wrap; overflow-wrap: anywhere; }
-summary { cursor: pointer; font-weight: 500; margin: .6rem 0 .5rem; }
-@media (max-width: 40rem) { body { padding: 1.25rem 1rem 3rem; } h1 { font-size: 1.4rem; } h2 { margin-top: 2.2rem; } }
-"""
 
 
 def write_report(summary: Mapping[str, Any], path: Path) -> None:
@@ -80,24 +37,8 @@ def write_report(summary: Mapping[str, Any], path: Path) -> None:
         _tasks(summary),
         _about(summary["about"]) if summary["about"] else "",
     ]
-    page = f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>rlnas: comparison of {len(summary["agents"])} agents</title>
-<link rel="icon" href="data:,">
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-{"".join(sections)}
-</main>
-</body>
-</html>
-"""
-    path.write_text(page, encoding="utf-8")
+    title = f"rlnas: comparison of {_count(len(summary['agents']), 'agent')}"
+    path.write_text(page(title, "".join(sections)), encoding="utf-8")
 
 
 def _head(summary: Mapping[str, Any]) -> str:
@@ -116,7 +57,7 @@ def _head(summary: Mapping[str, Any]) -> str:
         "agent",
         "mean rank",
         "IQM of score",
-        *(f"normalised<br>regret at {n:,}" for n in shown),
+        *(f"regret<br>at {n:,}" for n in shown),
         "last design<br>− first design",
     ]
     rows = [
@@ -131,37 +72,38 @@ def _head(summary: Mapping[str, Any]) -> str:
     ]
     note = (
         f"Rank among the agents in the same run on the same task after {_count(summary['evaluations'], 'evaluation')}"
-        ", 1 at best; ties share the mean of their ranks. The best mean rank first."
+        ", 1 at best; ties share the mean of their ranks. The best mean rank first. The regret is normalised."
     )
     return f"""<header>
 <h1>Comparison of {_count(len(agents), "agent")}{f" in {escape(str(env))}" if env else ""}</h1>
 <p class="soft">{size}</p>
-<p>The <em>regret</em> of a run is by how much {best} beats its best design so far; <em>normalised</em>, in units of
-by how much it beats a random design on average. The <em>score</em> is 1 minus normalised regret: 1 is the best, 0 is as
-good as one random design. IQM is the interquartile mean, over the middle half of all runs on all tasks.</p>
+<p>The <em>regret</em> of a run is how much better {best} is than the run's own best so far; <em>normalised</em> regret
+divides that by how much better it is than a random design on average. The <em>score</em> is 1 minus normalised regret:
+1 is the best, 0 is as good as one random design. IQM is the interquartile mean, over the middle half of all runs on all
+tasks.</p>
 <p>Intervals are {100 * interval["level"]:g}% stratified bootstrap intervals that resample {interval["unit"]}
 ({interval["resamples"]:,} resamples; {interval["curve_resamples"]:,} in curves, profiles and pairs of agents).</p>
 </header>
 <section id="ranks">
 <h2>Ranks</h2>
-{_table(headings, rows, note)}
+{table(headings, rows, note)}
 </section>
 """
 
 
 def _curves(summary: Mapping[str, Any], timed: bool) -> str:
     drawn = [
-        _figure(
+        figure(
             "Interquartile mean of the score",
             "against evaluations, with intervals",
             plots.against_evaluations(summary, "iqm", "IQM of score"),
         ),
-        _figure(
+        figure(
             "Mean normalised regret",
             "against evaluations, with intervals; lower is better",
             plots.against_evaluations(summary, "normalised_regret", "normalised regret"),
         ),
-        _figure(
+        figure(
             "Best accuracy so far",
             "against evaluations, mean over runs and tasks",
             plots.against_evaluations(summary, "best_so_far", "best accuracy so far"),
@@ -169,19 +111,19 @@ def _curves(summary: Mapping[str, Any], timed: bool) -> str:
     ]
     if timed:
         drawn += [
-            _figure(
+            figure(
                 "Best accuracy so far",
                 "against wall time, once every trial has its first design",
                 plots.against_seconds(summary, "best_so_far", "best accuracy so far"),
             ),
-            _figure(
+            figure(
                 "Mean normalised regret",
                 "against wall time, with intervals; lower is better",
                 plots.against_seconds(summary, "normalised_regret", "normalised regret"),
             ),
         ]
     drawn.append(
-        _figure(
+        figure(
             "Performance profiles",
             f"share of runs beyond each score after {_count(summary['evaluations'], 'evaluation')}; higher is better",
             plots.profiles(summary),
@@ -191,13 +133,13 @@ def _curves(summary: Mapping[str, Any], timed: bool) -> str:
 
 
 def _end(summary: Mapping[str, Any]) -> str:
-    figure = _figure(
+    aggregates = figure(
         "Aggregates of the score",
         "dots with intervals; a high score is good, and a small optimality gap",
         plots.aggregates(summary),
         "wide",
     )
-    return f'<section id="end">\n<h2>At the end of the search</h2>\n{figure}\n</section>\n'
+    return f'<section id="end">\n<h2>At the end of the search</h2>\n{aggregates}\n</section>\n'
 
 
 def _improvement(summary: Mapping[str, Any]) -> str:
@@ -206,20 +148,20 @@ def _improvement(summary: Mapping[str, Any]) -> str:
         [_agent(summary, agent), *("" if other == agent else _heat(row["versus"][other]) for other in agents)]
         for agent, row in by_rank(summary)
     ]
-    matrix = _table(
+    matrix = table(
         ["row over column", *map(escape, agents)],
         rows,
         "Chance that a run of the row's agent ends with a higher score than one of the column's, on a task at random; "
         "a tie is half a win. Bold: its interval, which the mouse shows, excludes one half.",
         "upright heat",
     )
-    figure = _figure(
+    over_baseline = figure(
         f"Probability of improvement over {baseline}",
         "with intervals; right of the line is better",
         plots.improvement(summary, baseline),
     )
     shown = summary["budgets"]
-    differences = _table(
+    differences = table(
         ["agent", *(f"at {n:,}" for n in shown)],
         [
             [
@@ -234,7 +176,7 @@ def _improvement(summary: Mapping[str, Any]) -> str:
     return f"""<section id="improvement">
 <h2>Probability of improvement</h2>
 {matrix}
-{figure}
+{over_baseline}
 {differences}
 </section>
 """
@@ -264,7 +206,7 @@ def _chosen(summary: Mapping[str, Any]) -> str:
     )
     return f"""<section id="chosen">
 <h2>Chosen designs</h2>
-{_table(["agent", *headings], rows, note)}
+{table(["agent", *headings], rows, note)}
 </section>
 """
 
@@ -285,11 +227,11 @@ def _tasks(summary: Mapping[str, Any]) -> str:
     note = "Best accuracy at the end, mean over runs; bold: the highest of the agents'."
     if len(tasks) > MOST_TASKS:
         note += f" The first {MOST_TASKS} of {len(tasks):,} tasks; summary.json has all."
-    table = _table(["task", "random mean", "best", *map(escape, agents)], rows, note, "upright")
+    of_tasks = table(["task", "random mean", "best", *map(escape, agents)], rows, note, "upright")
     return f"""<section id="tasks">
 <h2>Tasks</h2>
 <details><summary>Every agent on {_count(len(tasks), "task")}</summary>
-{table}
+{of_tasks}
 </details>
 </section>
 """
@@ -301,8 +243,8 @@ def _about(about: Mapping[str, Any]) -> str:
         f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>'
         for name, value in _flat({key: value for key, value in about.items() if key != "command"})
     )
-    table = f'<div class="scroll"><table class="about"><tbody>{rows}</tbody></table></div>' if rows else ""
-    return f'<section id="about">\n<h2>How it was made</h2>\n{command}\n{table}\n</section>\n'
+    settings = f'<div class="scroll"><table class="about"><tbody>{rows}</tbody></table></div>' if rows else ""
+    return f'<section id="about">\n<h2>How it was made</h2>\n{command}\n{settings}\n</section>\n'
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
@@ -311,30 +253,17 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str
         if isinstance(entry, Mapping):
             yield from _flat(entry, f"{prefix}{key}.")
         elif isinstance(entry, list | tuple):
-            yield f"{prefix}{key}", ", ".join(e if isinstance(e, str) else json.dumps(e) for e in entry)
+            whole = len(entry) > 3 and all(type(e) is int for e in entry)
+            if whole and list(entry) == list(range(entry[0], entry[0] + len(entry))):
+                yield f"{prefix}{key}", f"{entry[0]} to {entry[-1]}"
+            else:
+                yield f"{prefix}{key}", ", ".join(map(_scalar, entry))
         else:
-            yield f"{prefix}{key}", entry if isinstance(entry, str) else json.dumps(entry, default=str)
+            yield f"{prefix}{key}", _scalar(entry)
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[Cell]], caption: str, kind: str = "") -> str:
-    """A table whose texts are HTML already; the first cell of a row names it."""
-    head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
-    body = []
-    for first, *cells in rows:
-        tail = "".join(f"<td>{c}</td>" if isinstance(c, str) else f"<td{c[1]}>{c[0]}</td>" for c in cells)
-        body.append(f'<tr><th scope="row">{first}</th>{tail}</tr>')
-    return (
-        f'<p class="soft">{caption}</p><div class="scroll"><table class="{kind}">'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>\n"
-    )
-
-
-def _figure(title: str, caption: str, svg: str, kind: str = "") -> str:
-    labelled = svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
-    return (
-        f'<figure class="{kind}"><figcaption><b>{escape(title)}</b>{escape(caption)}</figcaption>'
-        f'<div class="scroll">{labelled}</div></figure>'
-    )
+def _scalar(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _agent(summary: Mapping[str, Any], name: str) -> str:

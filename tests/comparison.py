@@ -32,5 +32,10 @@ def make_results(
         mean=accuracy[agents[0]].mean((0, 2)),
         best_is_known=False,
         chosen={agent: {"test accuracy": array[:, :, -1] / 2} for agent, array in accuracy.items()},
-        about={"command": "rlnas bench --agents random,rl2", "versions": {"rlnas": "0.1.0"}, "seeds": [0, 1, 2]},
+        about={
+            "command": "rlnas bench --agents random,rl2",
+            "versions": {"rlnas": "0.1.0"},
+            "seeds": [0, 1, 2, 3],
+            "splits": ["a", "b"],
+        },
     )
