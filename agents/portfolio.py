@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from rlnas.architecture import Architecture
 from rlnas.episode import canonical_json
-from rlnas.evaluator import Proposal, Status
+from rlnas.evaluator import Evaluator, Proposal, Status
 from rlnas.reward import SMALLEST_DEVIATION
 from rlnas.search_space import SearchSpace
 from rlnas.tabular_evaluator import TabularEvaluator
+from rlnas.task import Task
 
 from .agent import Agent
 from .bayesian import TPE, tpe_for
@@ -71,24 +72,32 @@ def training_record(problem: SearchProblem) -> TrainingRecord:
 
 
 def _evaluate_candidates(problem: SearchProblem) -> TrainingRecord:
-    tasks = problem.training_tasks()
-    if (table := isinstance(problem.evaluator, TabularEvaluator)) or problem.space.size <= LIVE_DESIGNS:
+    source, split = problem.training
+    numbers = np.arange(source.splits[split])
+    table = isinstance(problem.evaluator, TabularEvaluator)
+    if not table and len(numbers) > LIVE_TASKS:
+        numbers = np.linspace(0, len(numbers) - 1, LIVE_TASKS).round().astype(np.int64)
+    if table or problem.space.size <= LIVE_DESIGNS:
         designs = list(problem.space.enumerate())
     else:
         rng = np.random.default_rng(0)
         designs = list(dict.fromkeys(problem.space.sample(rng) for _ in range(LIVE_DESIGNS)))
-    if not table:
-        tasks = [tasks[i] for i in np.unique(np.linspace(0, len(tasks) - 1, LIVE_TASKS).round().astype(int))]
-    regret = np.empty((len(designs), len(tasks)))
-    for column, task in enumerate(tasks):
-        evaluations = problem.evaluator.evaluate([Proposal(design, task) for design in designs])
-        known = np.array([e.status is not Status.INVALID for e in evaluations])
-        accuracy = np.array([e.accuracy for e in evaluations])
-        regret[:, column] = 1.0
-        if known.any():
-            best, mean = accuracy[known].max(), accuracy[known].mean()
-            regret[known, column] = (best - accuracy[known]) / max(best - mean, SMALLEST_DEVIATION)
-    return TrainingRecord(designs, regret, np.stack([task.descriptor for task in tasks]))
+    tasks = (source.task(split, number) for number in numbers.tolist())  # one at a time: some hold many images
+    found = [(_regret(problem.evaluator, designs, task), task.descriptor) for task in tasks]
+    regrets, descriptors = zip(*found, strict=True)
+    return TrainingRecord(designs, np.stack(regrets, axis=1), np.stack(descriptors))
+
+
+def _regret(evaluator: Evaluator, designs: list[Architecture], task: Task) -> Floats:
+    """Normalised regret of each design on a task, (C,)."""
+    evaluations = evaluator.evaluate([Proposal(design, task) for design in designs])
+    known = np.array([e.status is not Status.INVALID for e in evaluations])
+    accuracy = np.array([e.accuracy for e in evaluations])
+    regret = np.ones(len(designs))
+    if known.any():
+        best, mean = accuracy[known].max(), accuracy[known].mean()
+        regret[known] = (best - accuracy[known]) / max(best - mean, SMALLEST_DEVIATION)
+    return regret
 
 
 def best_first(regret: Floats, count: int) -> list[int]:
