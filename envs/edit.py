@@ -52,8 +52,8 @@ def make_edit_settings(
 class EditEnv(DesignEnv):
     """Design networks, edit by edit, for a task that is drawn at each reset.
 
-    Like :class:`~rlnas.envs.design.DesignEnv`, whose rewards, info, reset options and other arguments it has, but that
-    every design begins as a complete network and each action changes it.
+    Like :class:`~rlnas.envs.design.DesignEnv`, whose rewards, info, reset options and other arguments it has, except
+    that every design begins as a complete network and each action changes it.
 
     ## Observations
     A float32 vector whose named slices :class:`~rlnas.envs.observation.EditLayout` documents.
@@ -73,7 +73,9 @@ class EditEnv(DesignEnv):
             can be made of any other.
         start: ``"empty"``, so that every design begins as the network without layers, or ``"incumbent"``: as the best
             one of the trial so far, where there is one.
-        settings: the arguments of :class:`~rlnas.envs.design.DesignEnv`; the space must be a chain.
+        settings: the arguments of :class:`~rlnas.envs.design.DesignEnv`; the space must be a chain. With
+            ``duplicates="refuse"`` it is illegal to complete a network that the trial has evaluated, however it was
+            made; if a design's last action can make no other, all are legal.
 
     ## Version history
     * v0: first version.

@@ -88,7 +88,7 @@ class ObservationLayout:
 
 
 class EditLayout(ObservationLayout):
-    """The layout where designs are made by edits. ``position``, ``action`` and ``legal`` are about edits here.
+    """Where each part of an observation lies if designs are made by edits; see :class:`ObservationLayout` too.
 
     ============== ================== ==================================================================
     slice          length             content
@@ -96,16 +96,16 @@ class EditLayout(ObservationLayout):
     network        layers*choices     one-hot row for each layer of the network as it is now
     position       max_edits          one-hot: the edits made so far in this design
     action         actions            one-hot: the previous action (zeros at a trial's start)
-    reward         1                  as above
-    design_ended   1                  as above
-    designs_left   1                  as above
-    best           1                  as above
+    reward         1                  see :class:`ObservationLayout`
+    design_ended   1                  see :class:`ObservationLayout`
+    designs_left   1                  see :class:`ObservationLayout`
+    best           1                  see :class:`ObservationLayout`
     incumbent      layers*choices     one-hot rows: the network that is best so far (zeros if none)
-    descriptor     9                  as above
+    descriptor     9                  see :class:`ObservationLayout`
     legal          actions            1 for each action that is legal now
     ============== ================== ==================================================================
 
-    Where designs start from the incumbent, ``network`` too carries something from one design to the next.
+    If designs start from the incumbent, ``network`` too carries something from one of them to the next.
     """
 
     def __init__(self, edits: ChainEdits) -> None:
