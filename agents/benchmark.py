@@ -21,7 +21,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from rlnas.checkpoint import write_durably
-from rlnas.episode import canonical_json
+from rlnas.episode import DesignEpisode, canonical_json
 from rlnas.errors import ConfigurationError, RlnasError, at_least, one_of
 from rlnas.evaluator import Evaluator, Proposal
 from rlnas.parallel_evaluator import ParallelEvaluator, evaluator_in_processes
@@ -30,6 +30,7 @@ from rlnas.search_space import SearchSpace
 from rlnas.store import EpisodeStore
 from rlnas.task import Task, TaskSource
 
+from .agent import Agent
 from .problem import MakeAgent, SearchProblem
 from .registry import resolve_agent
 from .search_run import OnStep, SearchRun, run_search
@@ -264,7 +265,13 @@ class Benchmark:
     ) -> SearchRun:
         trials = self.task_count * self.rounds
         store = EpisodeStore(folder / EPISODES) if self.record else None
-        env = self._make_env(evaluator, trials, agent=name, **({} if store is None else {"recorder": store.append}))
+
+        def keep(episodes: Sequence[DesignEpisode]) -> None:
+            assert store is not None
+            store.append([e for e in episodes if e.trial < (seed + 1) * trials])  # not of trials begun after these
+
+        recorder = {} if store is None else {"recorder": keep}
+        env = self._make_env(evaluator, trials, agent=name, **recorder)
         try:
             problem = SearchProblem(
                 self.env,
@@ -279,6 +286,8 @@ class Benchmark:
             )
             source = self.contestants[name]
             agent = (resolve_agent(source) if isinstance(source, str) else source)(problem, seed)
+            if not isinstance(agent, Agent):
+                raise ConfigurationError(f"agent {name!r} must have a method predict, got a {type(agent).__name__}")
             tasks = [row % self.task_count for row in range(trials)]
             reset_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]) >> 1
             run = run_search(agent, env, tasks, reset_seed, seed * trials, on_step)

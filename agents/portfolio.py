@@ -72,7 +72,7 @@ def training_record(problem: SearchProblem) -> TrainingRecord:
 
 
 def _evaluate_candidates(problem: SearchProblem) -> TrainingRecord:
-    source, split = problem.training
+    source, split = problem.training_source()
     numbers = np.arange(source.splits[split])
     table = isinstance(problem.evaluator, TabularEvaluator)
     if not table and len(numbers) > LIVE_TASKS:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
+from inspect import isclass, signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -35,6 +35,9 @@ def _searcher(kind: type[Searcher], usual: Callable[[int], Mapping[str, Any]] = 
     """A searcher whose settings are its class's own, but for what ``usual`` says for a budget of designs."""
 
     def make(space: SearchSpace, designs: int, seed: int, **settings: Any) -> Searcher:
+        known = [name for name in signature(kind).parameters if name not in ("space", "seed")]
+        for name in settings:
+            one_of(f"setting of {kind.__name__}", name, known)
         return kind(space, seed, **{**usual(designs), **settings})
 
     return make
@@ -164,10 +167,10 @@ def find_agent(name: str) -> MakeAgent:
 
 
 def _maker(name: str, found: Any) -> MakeAgent:
-    if inspect.isclass(found) and issubclass(found, Searcher):
+    if isclass(found) and issubclass(found, Searcher):
         return searcher_agent(lambda space, designs, seed: found(space, seed))
     if isinstance(found, type) and hasattr(found, "predict"):
-        bare = not inspect.signature(found).parameters
+        bare = not signature(found).parameters
         return (lambda problem, seed: found()) if bare else found
     if hasattr(found, "predict"):
         return lambda problem, seed: found

@@ -16,6 +16,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from rlnas.checkpoint import write_durably
+from rlnas.edits import WAIT
 from rlnas.errors import DataError
 
 from .agent import Agent
@@ -88,6 +89,9 @@ def run_search(
 ) -> SearchRun:
     """Let an agent, which no longer learns, search each task once.
 
+    Where designs are made by edits, a trial that is over waits for the others. In other environments trials end
+    together unless an agent acts illegally; what one that is over does then is of no account.
+
     Args:
         agent: chooses actions.
         env: native vector environment with one trial for each task.
@@ -98,6 +102,7 @@ def run_search(
     """
     observation, info = env.reset(seed=seed, options={"task": list(tasks), "trial": first_trial})
     trials, designs = env.num_envs, env.settings.designs_per_trial  # type: ignore[attr-defined]
+    by_edits = not env.layout.ACTIONS_ARE_CHOICES  # type: ignore[attr-defined]
     names = np.array([str(name) for name in info["task"]])
     accuracy, seconds = np.zeros((trials, designs)), np.zeros((trials, designs))
     architectures = np.full((trials, designs), "", dtype=object)
@@ -108,6 +113,8 @@ def run_search(
         began = time.perf_counter()
         action, state = agent.predict(observation, state, start)
         spent += (time.perf_counter() - began) / trials
+        if by_edits:
+            action = np.where(done < designs, action, WAIT)
         observation, _, terminated, truncated, info = env.step(action)
         start = terminated | truncated
         last = info["final_info"] if start.any() else info

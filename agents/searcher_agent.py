@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rlnas.architecture import Architecture
 from rlnas.search_space import SearchSpace
 
 from .agent import Agent, State
@@ -19,7 +20,11 @@ ASKS = 100
 
 
 class _Layout(Protocol):
+    ACTIONS_ARE_CHOICES: bool
+
     def split(self, observation: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]: ...
+
+    def action_towards(self, observation: NDArray[np.float32], target: Architecture) -> int: ...
 
 
 class SearcherAgent:
@@ -51,19 +56,20 @@ class SearcherAgent:
         deterministic: bool = False,
     ) -> tuple[NDArray[np.int64], State]:
         """See :meth:`rlnas.agents.agent.Agent.predict`; what is remembered stays in this object."""
-        parts = self._layout.split(np.atleast_2d(observation))
+        rows = np.atleast_2d(observation)
+        parts = self._layout.split(rows)
         positions = parts["position"].argmax(1)
         actions = np.zeros(len(positions), dtype=np.int64)
         for row, position in enumerate(positions.tolist()):
             if row not in self._trials or (episode_start is not None and np.atleast_1d(episode_start)[row]):
                 searcher = self._searcher(parts["descriptor"][row], self._next_seed)
-                self._trials[row] = _Trial(searcher, self._next_seed, self._refuse_duplicates)
+                self._trials[row] = _Trial(searcher, self._layout, self._next_seed, self._refuse_duplicates)
                 self._next_seed += 1
             elif parts["design_ended"][row, 0] > 0:
                 self._trials[row].tell(float(parts["reward"][row, 0]))
             if position == 0:
                 self._trials[row].plan()
-            actions[row] = self._trials[row].act(parts["legal"][row])
+            actions[row] = self._trials[row].act(rows[row], parts["legal"][row])
         return (actions if observation.ndim == 2 else actions[0]), state
 
     def _searcher(self, descriptor: NDArray[np.float32], seed: int) -> Searcher:
@@ -74,33 +80,42 @@ class SearcherAgent:
 class _Trial:
     """One searcher's trial: the design that it plans and what is built of it."""
 
-    def __init__(self, searcher: Searcher, seed: int, refuse_duplicates: bool) -> None:
+    def __init__(self, searcher: Searcher, layout: _Layout, seed: int, refuse_duplicates: bool) -> None:
         self._searcher = searcher
+        self._layout = layout
         self._refuse = refuse_duplicates
         self._rng = np.random.default_rng([seed, 1])
-        self._planned: tuple[int, ...] = ()
-        self._built: list[int] = []
-        self._evaluated: set[tuple[int, ...]] = set()
+        self._planned: Architecture
+        self._actions: list[int] = []
+        self._strayed = False
+        self._evaluated: set[str] = set()
 
     def tell(self, accuracy: float) -> None:
-        design = self._searcher.space.decode(self._built)
-        self._evaluated.add(design.choices)
-        self._searcher.tell(design, accuracy)
+        built = self._built()
+        if built is not None:
+            self._evaluated.add(built.text)
+            self._searcher.tell(built, accuracy)
 
     def plan(self) -> None:
-        self._built = []
+        self._actions, self._strayed = [], False
         for _ in range(ASKS if self._refuse else 1):
-            self._planned = self._searcher.ask().choices
-            if not self._refuse or self._planned not in self._evaluated:
+            self._planned = self._searcher.ask()
+            if not self._refuse or self._planned.text not in self._evaluated:
                 return
-        self._planned = self._searcher.space.sample(self._rng).choices
+        self._planned = self._searcher.space.sample(self._rng)
 
-    def act(self, legal: NDArray[np.float32]) -> int:
-        choice = self._planned[len(self._built)]
-        if self._refuse and legal[choice] <= 0:
-            choice = int(self._rng.choice(np.flatnonzero(legal > 0)))
-        self._built.append(choice)
-        return choice
+    def act(self, observation: NDArray[np.float32], legal: NDArray[np.float32]) -> int:
+        action = self._layout.action_towards(observation, self._planned)
+        if self._refuse and legal[action] <= 0:
+            action, self._strayed = int(self._rng.choice(np.flatnonzero(legal > 0))), True
+        self._actions.append(action)
+        return action
+
+    def _built(self) -> Architecture | None:
+        """The design that just ended; None if edits other than those planned made it, which do not say what it is."""
+        if not self._strayed:
+            return self._planned
+        return self._searcher.space.decode(self._actions) if self._layout.ACTIONS_ARE_CHOICES else None
 
 
 def searcher_agent(make: Callable[[SearchSpace, int, int], Searcher]) -> MakeAgent:

@@ -41,6 +41,9 @@ class ObservationLayout:
     accuracy is what a search on a new task can see.
     """
 
+    ACTIONS_ARE_CHOICES = True
+    """Whether an action is the choice of the decision at hand."""
+
     MEMORY = ("action", "reward", "design_ended", "designs_left", "best", "incumbent")
     """The slices that carry something from one design of a trial to the next."""
 
@@ -107,6 +110,8 @@ class EditLayout(ObservationLayout):
 
     If designs start from the incumbent, ``network`` too carries something from one of them to the next.
     """
+
+    ACTIONS_ARE_CHOICES = False
 
     def __init__(self, edits: ChainEdits) -> None:
         self._edits = edits

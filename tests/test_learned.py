@@ -17,7 +17,7 @@ from rlnas.agents.learned import LEARNED_AGENTS, ShuffledEvaluator, controller_a
 from rlnas.agents.problem import SearchProblem
 from rlnas.agents.rl2 import RL2
 from rlnas.agents.search_run import run_search
-from rlnas.agents.searchers import MemoryWiped
+from rlnas.agents.searcher_agent import MemoryWiped
 from rlnas.episode import DesignEpisode
 from rlnas.errors import CheckpointError
 from rlnas.evaluator import Evaluator, Proposal
