@@ -164,7 +164,7 @@ class Benchmark:
         if workers == 1 or len(missing) < 2:
             with self._judge() as evaluator:
                 for name, seed in missing:
-                    on_run(name, seed, self._run_one(folder, name, seed, evaluator, on_step))
+                    on_run(name, seed, self.run_one(folder, name, seed, evaluator, on_step))
         else:
             self._in_processes(folder, missing, min(workers, len(missing)), on_run)
         return self.collect(folder)
@@ -246,23 +246,27 @@ class Benchmark:
 
     @contextmanager
     def _judge(self) -> Iterator[Evaluator]:
-        if isinstance(self.evaluator, Evaluator):
-            yield self.evaluator
-            return
-        evaluator = evaluator_in_processes(dict(self.evaluator), workers=1, timeout=self.timeout)
+        evaluator = self.evaluator_here()
         try:
             yield evaluator
         finally:
-            if isinstance(evaluator, ParallelEvaluator):
+            if isinstance(evaluator, ParallelEvaluator) and evaluator is not self.evaluator:
                 evaluator.close()
+
+    def evaluator_here(self) -> Evaluator:
+        """The evaluator, made in this process if it is only described."""
+        if isinstance(self.evaluator, Evaluator):
+            return self.evaluator
+        return evaluator_in_processes(dict(self.evaluator), workers=1, timeout=self.timeout)
 
     def _make_env(self, evaluator: Evaluator | Mapping[str, Any], num_envs: int, **options: Any) -> VectorEnv:
         arguments = {**self.env_options, "tasks": self.tasks, "designs_per_trial": self.designs, **options}
         return gym.make_vec(self.env, num_envs=num_envs, evaluator=evaluator, **arguments)
 
-    def _run_one(
+    def run_one(
         self, folder: Path, name: str, seed: int, evaluator: Evaluator, on_step: OnStep | None = None
     ) -> SearchRun:
+        """Do one run and keep it as a file."""
         trials = self.task_count * self.rounds
         store = EpisodeStore(folder / EPISODES) if self.record else None
 
@@ -332,7 +336,8 @@ class Benchmark:
                 raise
 
 
-_worker: Benchmark
+_in_worker: tuple[Benchmark, Evaluator]
+"""What this process is a worker of, and the evaluator of all its runs."""
 
 
 def _begin_worker(benchmark: Benchmark) -> None:
@@ -340,14 +345,14 @@ def _begin_worker(benchmark: Benchmark) -> None:
 
     import rlnas  # noqa: F401 - registers the environments
 
-    global _worker
+    global _in_worker
     torch.set_num_threads(1)
-    _worker = benchmark
+    _in_worker = benchmark, benchmark.evaluator_here()
 
 
 def _work(folder: Path, name: str, seed: int) -> SearchRun:
-    with _worker._judge() as evaluator:
-        return _worker._run_one(folder, name, seed, evaluator)
+    benchmark, evaluator = _in_worker
+    return benchmark.run_one(folder, name, seed, evaluator)
 
 
 def _folder_name(agent: str) -> str:

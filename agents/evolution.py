@@ -15,7 +15,7 @@ class RegularizedEvolution(Searcher):
     """Evolution in which the oldest dies (Real et al. 2019, https://arxiv.org/abs/1802.01548).
 
     The first ``population_size`` designs are random; each later one is a mutation of the best of ``sample_size`` random
-    members, and replaces the oldest member.
+    members (drawn with replacement), and replaces the oldest member.
 
     Args:
         space: what to search.
@@ -38,7 +38,7 @@ class RegularizedEvolution(Searcher):
     def ask(self) -> Architecture:
         if len(self.population) < self.population_size:
             return self.space.sample(self.rng)
-        drawn = self.rng.choice(len(self.population), self.sample_size, replace=False)
+        drawn = self.rng.integers(len(self.population), size=self.sample_size)
         parent, _ = max((self.population[int(i)] for i in drawn), key=lambda member: member[1])
         return self.space.mutate(parent, self.rng)
 

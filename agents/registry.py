@@ -114,7 +114,7 @@ def resolve_agent(text: str) -> MakeAgent:
     if question:
         make = SEARCHERS[one_of("searcher with settings", name, SEARCHERS)]
         return searcher_agent(partial(make, **_settings(text, settings)))
-    if Path(text).is_dir():
+    if text not in AGENTS and Path(text).is_dir():
         return controller_agent(agent_folder(Path(text)))
     return find_agent(text)
 
