@@ -33,7 +33,7 @@ QUERY_TILE = 25
 CUDA_TILES = (5, 25)
 """Numbers of support images that are computed together on CUDA, so that tasks of different sizes share kernels."""
 
-CPU_BYTES, CPU_ALONE_BYTES = 96e6, 40e6
+CPU_BYTES, CPU_ALONE_BYTES = 96e6, 8e6
 """What the networks of one population may need together on a CPU, and from where on each is trained by itself: larger
 populations wait for memory, smaller ones for the interpreter (measured by ``benchmarks/evaluator.py``)."""
 
@@ -156,7 +156,8 @@ class BatchedEvaluator(SequentialEvaluator):
         starts = [start(c.proposal.architecture, c.task, c.proposal.seed, self.init) for c in batch]
         weights, rates = zip(*starts, strict=True)
         graphs, shapes = [c.graph for c in batch], [c.task.image_shape for c in batch]
-        population = Population(graphs, shapes, self.device, half=self.precision == "bfloat16")
+        alone = batch[0].alone
+        population = Population(graphs, shapes, self.device, half=self.precision == "bfloat16", alone=alone)
         population.load(weights, rates if all(rates) else self.adaptation.learning_rate)
         support = population.images(support_x, support_y, batch[0].tile)
         population.adapt(support, self.adaptation, np.array([c.steps for c in batch]))
@@ -206,6 +207,7 @@ class _Candidate:
         bytes: about how much memory its training takes.
         tile: how many of its support images are computed together.
         queries: its number of query images, if only candidates with equally many may share a population; else 0.
+        alone: whether it is trained by itself.
     """
 
     index: int
@@ -217,6 +219,7 @@ class _Candidate:
     bytes: float
     tile: int
     queries: int
+    alone: bool
 
     @classmethod
     def of(
@@ -237,7 +240,7 @@ class _Candidate:
         footprint = _footprint(graph, task, cost[0], tile, at_once)
         steps = adaptation.with_steps(proposal.steps).steps
         queries = 0 if tiles else len(task.query_x)
-        return cls(index, proposal, task, graph, cost, steps, footprint, tile, queries)
+        return cls(index, proposal, task, graph, cost, steps, footprint, tile, queries, not tiles and footprint > CPU_ALONE_BYTES)
 
     @property
     def kind(self) -> tuple[int, bool, bool, int]:

@@ -18,6 +18,9 @@ ALONE_WORK, ALONE_SIZE = 10_000_000, 131_072
 """Multiply-accumulates, or values of an activation, from which a row is convolved by itself on a CPU: from there on
 grouping gains nothing."""
 
+PRODUCT_POSITIONS = 10_000
+"""Positions from which a 1 x 1 convolution of a single row is faster than a matrix product."""
+
 
 class _Normal(NamedTuple):
     """What a convolution's forward pass leaves: its input, kernels and output before and after batch norm and ReLU."""
@@ -220,6 +223,74 @@ class StackedConv(Stacked):
     @property
     def _padding(self) -> list[int]:
         return [self.kernel // 2, self.kernel // 2]
+
+
+class LoneConv(StackedConv):
+    """The same for a single row without blank images, by itself: for large activations, on a CPU.
+
+    Batch norm works on whole lines of an image as if they were channels: there are few true ones, and a CPU's vectors
+    are long.
+    """
+
+    def forward(self, weights: Weights, x: Tensor, out: Tensor, rows: Rows, fixed: Statistics | None = None) -> Any:
+        kernel, scale, shift = weights
+        y = self._convolve(x, kernel)
+        mean, variance = self._batch_statistics(y, rows) if fixed is None else fixed
+        inverse = torch.rsqrt(variance + BATCH_NORM_EPSILON)
+        factor = scale * inverse
+        offset = torch.addcmul(shift, mean, factor, value=-1)
+        torch.addcmul(self._line(offset), self._lines(y), self._line(factor), out=self._lines(out)).relu_()
+        return _Normal(x, kernel, y, out, mean, variance, inverse, fixed is not None)
+
+    def backward(self, weights: Weights, saved: _Normal, gradient: Tensor, g_x: Tensor | None, rows: Rows) -> Weights:
+        g = torch.ops.aten.threshold_backward(gradient, saved.out, 0)
+        wide, y = self._lines(g), self._lines(saved.y)
+        mean = self._line(saved.mean)
+        _, *sums = torch.ops.aten.native_batch_norm_backward(
+            wide[..., None, None],
+            y[..., None, None],
+            mean,  # the scale, which plays no part here
+            mean,
+            self._line(saved.variance),
+            None,
+            None,
+            False,
+            BATCH_NORM_EPSILON,
+            [False, True, True],
+        )
+        g_scale, g_shift = (each.view(-1, g.shape[2]).sum(0, keepdim=True) for each in sums)
+        factor = weights[1] * saved.inverse
+        if saved.fixed:
+            wide.mul_(self._line(factor))
+        else:
+            share = factor / len(g)
+            slope = share * saved.inverse * g_scale
+            offset = torch.addcmul(slope * saved.mean, share, g_shift, value=-1)
+            torch.addcmul(self._line(offset), wide, self._line(factor), out=wide)
+            wide.addcmul_(y, self._line(slope), value=-1)
+        return [self._convolve_backward(g, saved.x, saved.kernels, g_x), g_scale, g_shift]
+
+    def _batch_statistics(self, y: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+        both = torch.batch_norm_update_stats(self._lines(y)[..., None, None], None, None, 0.0)
+        means, variances = (each.view(-1, y.shape[2]) for each in both)
+        between, mean = torch.var_mean(means, 0, correction=0, keepdim=True)
+        return mean, between + variances.mean(0, keepdim=True)
+
+    def _convolve(self, x: Tensor, kernels: Tensor) -> Tensor:
+        return super()._convolve(x, kernels) if self._product and len(x) < PRODUCT_POSITIONS else self._grouped(x, kernels)
+
+    def _convolve_backward(self, gradient: Tensor, x: Tensor, kernels: Tensor, g_x: Tensor | None) -> Tensor:
+        if self._product and len(x) < PRODUCT_POSITIONS:
+            return super()._convolve_backward(gradient, x, kernels, g_x)
+        return self._grouped_backward(gradient, x, kernels, g_x)
+
+    def _lines(self, y: Tensor) -> Tensor:
+        """(P, 1, C) to (lines, width * C)."""
+        return y.view(-1, self.shape[2] * y.shape[2])
+
+    def _line(self, values: Tensor) -> Tensor:
+        """(1, C) for every position of a line, (width * C,)."""
+        return values.expand(self.shape[2], -1).reshape(-1)
 
 
 def _never_single(x: Tensor) -> Tensor:

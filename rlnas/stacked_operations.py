@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from rlnas.graph import Add, AvgPool, Classifier, Conv, Dense, GlobalPool, MaxPool, Operation, Shape
 from rlnas.stacked import LANES, Block, Rows, Stacked, Statistics, Weights, as_images, flatten
-from rlnas.stacked_convolution import StackedConv
+from rlnas.stacked_convolution import LoneConv, StackedConv
 
 
 class StackedPool(Stacked):
@@ -30,6 +30,10 @@ class StackedPool(Stacked):
                 pooled.copy_(maxima)
             case AvgPool(3):
                 torch.mul(self._sum_3x3(images), self._inverse_counts.to(x), out=pooled)
+            case AvgPool() if self._even:
+                above, below = self._windows(x).unbind(2)
+                left, right = (above + below).unbind(3)
+                torch.add(left, right, out=out.view(left.shape)).mul_(0.25)
             case AvgPool():
                 pooled.copy_(F.avg_pool2d(images, 2))
             case _:
@@ -48,6 +52,11 @@ class StackedPool(Stacked):
                 )
             case AvgPool(3):
                 g = self._sum_3x3(g * self._inverse_counts.to(gradient))
+            case AvgPool() if self._even:
+                _, height, width = self._pooled_shape
+                quarter = (gradient * 0.25).view(-1, height, 1, width, 1, gradient[0].numel())
+                self._windows(g_x).copy_(quarter)
+                return []
             case AvgPool():
                 g = torch.ops.aten.avg_pool2d_backward(g, images, [2, 2], [2, 2], [0, 0], False, True, None)
             case _:
@@ -58,6 +67,14 @@ class StackedPool(Stacked):
     @property
     def _pooled_shape(self) -> Shape:
         return self.shape[0], *(self.operation.output_shape(self.shape)[1:] or (1, 1))
+
+    @property
+    def _even(self) -> bool:
+        return self.shape[1] % 2 == self.shape[2] % 2 == 0
+
+    def _windows(self, x: Tensor) -> Tensor:
+        """(P, R, C) to (images, height / 2, 2, width / 2, 2, R * C)."""
+        return x.view(-1, self.shape[1] // 2, 2, self.shape[2] // 2, 2, x[0].numel())
 
     @staticmethod
     def _sum_3x3(images: Tensor) -> Tensor:
@@ -130,11 +147,14 @@ class StackedSum(Stacked):
         return []
 
 
-def stack(operation: Operation, shape: Shape, half: bool = False) -> Stacked:
-    """The stacked form of an operation that reads ``shape``; with ``half`` convolutions are done in bfloat16."""
+def stack(operation: Operation, shape: Shape, half: bool = False, alone: bool = False) -> Stacked:
+    """The stacked form of an operation that reads ``shape``.
+
+    With ``half`` convolutions are done in bfloat16; with ``alone`` there is one row, without blank images.
+    """
     match operation:
         case Conv():
-            return StackedConv(operation, shape, half)
+            return (LoneConv if alone else StackedConv)(operation, shape, half)
         case MaxPool() | AvgPool() | GlobalPool():
             return StackedPool(operation, shape)
         case Dense() | Classifier():
