@@ -34,8 +34,8 @@ CUDA_TILES = (5, 25)
 """Numbers of support images that are computed together on CUDA, so that tasks of different sizes share kernels."""
 
 CPU_BYTES, CPU_ALONE_BYTES = 96e6, 30e6
-"""Bytes that the networks of one population may need together on a CPU, and from where on one is trained by itself: larger
-populations wait for memory, smaller ones for the interpreter (measured by ``benchmarks/evaluator.py``)."""
+"""Bytes that the networks of one population may need together on a CPU, and from where on one is trained by itself.
+Larger populations wait for memory, smaller ones for the interpreter (measured by ``benchmarks/evaluator.py``)."""
 
 
 class BatchedEvaluator(SequentialEvaluator):
