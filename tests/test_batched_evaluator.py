@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from rlnas import batched_evaluator, stacked_operations
 from rlnas import population as population_module
-from rlnas import stacked_operations
 from rlnas.adaptation import METHODS, Adaptation, Score, adapt, relation_shapes, score_logits, standardise
 from rlnas.batched_evaluator import BatchedEvaluator
 from rlnas.device import one_thread
@@ -179,6 +179,19 @@ def test_nobody_feels_the_neighbours(tiles: Sequence[int] | None) -> None:
     assert_same(evaluate([them[i] for i in order]), [together[i] for i in order])
     assert_same(evaluate([*them, *[replace(p) for p in them]]), [*together, *together])
     assert_same([evaluate([p])[0] for p in alike], evaluate(alike))
+
+
+def test_large_networks_are_trained_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which they are, follows from each alone; what comes of it, is the same but for rounding."""
+    them = proposals()
+    together = BatchedEvaluator(FAST).evaluate(them)
+    limit = float(np.median([batched_evaluator._Candidate.of(0, p, p.task, FAST, ()).bytes for p in them]))
+    monkeypatch.setattr(batched_evaluator, "CPU_ALONE_BYTES", limit)
+    found = BatchedEvaluator(FAST).evaluate(them)
+    assert_same([BatchedEvaluator(FAST).evaluate([p])[0] for p in them], found)
+    apart = [mine.loss != its.loss for mine, its in zip(found, together, strict=True)]
+    assert 0 < sum(apart) < len(them)
+    assert [e.loss for e in found] == pytest.approx([e.loss for e in together], rel=1e-3)
 
 
 @pytest.mark.parametrize("tiles", TILES)
