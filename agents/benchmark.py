@@ -32,7 +32,7 @@ from rlnas.task import Task, TaskSource
 
 from .agent import Agent
 from .problem import MakeAgent, SearchProblem
-from .registry import resolve_agent
+from .registry import require_agent, resolve_agent
 from .search_run import OnStep, SearchRun, run_search
 
 SETTINGS, RUNS, EPISODES = "config.json", "runs", "episodes.sqlite"
@@ -181,13 +181,20 @@ class Benchmark:
         shape = (len(self.seeds) * self.rounds, self.task_count, self.designs)
         accuracy = {name: np.stack([run.accuracy for run in some]).reshape(shape) for name, some in runs.items()}
         seconds = {name: np.stack([run.seconds for run in some]).reshape(shape) for name, some in runs.items()}
+        known = [
+            measure
+            for measure in runs[RANDOM][0].measures
+            if not any(np.isnan(run.measures[measure]).any() for some in runs.values() for run in some)
+        ]  # a table may not say everything of every design
         chosen = {
-            name: {m: np.stack([self._per_task(run.measures[m]) for run in some]) for m in some[0].measures}
+            name: {m: np.stack([self._per_task(run.measures[m]) for run in some]) for m in known}
             for name, some in runs.items()
         }
         names = tuple(runs[RANDOM][0].tasks[: self.task_count].tolist())
-        best, mean, known = self._references(accuracy)
-        return Results(names, accuracy, seconds, best, mean, known, chosen, {"settings": self.settings()}, self.rounds)
+        best, mean, best_is_known = self._references(accuracy)
+        return Results(
+            names, accuracy, seconds, best, mean, best_is_known, chosen, {"settings": self.settings()}, self.rounds
+        )
 
     def space(self) -> SearchSpace:
         """What is searched."""
@@ -232,15 +239,16 @@ class Benchmark:
 
     def _begin(self, folder: Path) -> None:
         file, settings = folder / SETTINGS, self.settings()
-        for source in self.contestants.values():
-            if isinstance(source, str):
-                resolve_agent(source)
+        with self._judge() as evaluator:
+            problem = self._problem(self._make_env(evaluator, num_envs=1), evaluator)
+            for source in self.contestants.values():
+                if isinstance(source, str):
+                    require_agent(source, problem)
         if file.exists():
             _require_same(folder, json.loads(file.read_text()), settings)
             return
         if folder.exists() and any(folder.iterdir()):
             raise ConfigurationError(f"{folder} holds something else than a comparison; choose another --out")
-        self.space()  # refuses what no run could be made with
         folder.mkdir(parents=True, exist_ok=True)
         write_durably(file, json.dumps(settings, indent=1).encode() + b"\n")
 
@@ -277,17 +285,7 @@ class Benchmark:
         recorder = {} if store is None else {"recorder": keep}
         env = self._make_env(evaluator, trials, agent=name, **recorder)
         try:
-            problem = SearchProblem(
-                self.env,
-                dict(self.env_options),
-                env.search_space,  # type: ignore[attr-defined]
-                env.layout,  # type: ignore[attr-defined]
-                self.designs,
-                evaluator,
-                self._training,
-                self.training_steps,
-                self.device,
-            )
+            problem = self._problem(env, evaluator)
             source = self.contestants[name]
             agent = (resolve_agent(source) if isinstance(source, str) else source)(problem, seed)
             if not isinstance(agent, Agent):
@@ -302,6 +300,19 @@ class Benchmark:
                 store.close()
         run.save(self._file(folder, name, seed))
         return run
+
+    def _problem(self, env: VectorEnv, evaluator: Evaluator) -> SearchProblem:
+        return SearchProblem(
+            self.env,
+            dict(self.env_options),
+            env.search_space,  # type: ignore[attr-defined]
+            env.layout,  # type: ignore[attr-defined]
+            self.designs,
+            evaluator,
+            self._training,
+            self.training_steps,
+            self.device,
+        )
 
     def _measures(self, run: SearchRun, env: VectorEnv, evaluator: Evaluator) -> dict[str, NDArray[np.float64]]:
         """What the chosen designs are worth where the search did not look: a table's other values, or fresh seeds."""

@@ -20,7 +20,7 @@ from .bayesian import TPE, GaussianProcess, gaussian_process_for, tpe_for
 from .evolution import GeneticAlgorithm, RegularizedEvolution, evolution_for, genetic_for
 from .learned import LEARNED_AGENTS, controller_agent, wiped
 from .portfolio import best_on_average, nearest_portfolio, portfolio, warm_evolution, warm_tpe
-from .problem import MakeAgent
+from .problem import MakeAgent, SearchProblem
 from .reinforce import Hybrid, Reinforce, reinforce_for
 from .sb3 import SB3_AGENTS
 from .searcher_agent import searcher_agent
@@ -110,13 +110,24 @@ def resolve_agent(text: str) -> MakeAgent:
     """
     if text.startswith(WIPED):
         return wiped(resolve_agent(text.removeprefix(WIPED)))
-    name, question, settings = text.partition("?")
-    if question:
-        make = SEARCHERS[one_of("searcher with settings", name, SEARCHERS)]
-        return searcher_agent(partial(make, **_settings(text, settings)))
+    if "?" in text:
+        return searcher_agent(_with_settings(text))
     if text not in AGENTS and Path(text).is_dir():
         return controller_agent(agent_folder(Path(text)))
     return find_agent(text)
+
+
+def require_agent(text: str, problem: SearchProblem) -> None:
+    """Returns if an agent can be had; a controller of a folder and a searcher with settings are made to see.
+
+    Raises:
+        RlnasError: as :func:`resolve_agent`, or as making the agent does.
+    """
+    make, name = resolve_agent(text), text.removeprefix(WIPED)
+    if "?" in name:
+        _with_settings(name)(problem.space, problem.designs, 0)
+    elif name not in AGENTS and Path(name).is_dir():
+        make(problem, 0)
 
 
 def agent_folder(run: Path) -> Path:
@@ -130,7 +141,9 @@ def agent_folder(run: Path) -> Path:
     return run / AGENT
 
 
-def _settings(agent: str, text: str) -> dict[str, Any]:
+def _with_settings(agent: str) -> MakeSearcher:
+    name, _, text = agent.partition("?")
+    make = SEARCHERS[one_of("searcher with settings", name, SEARCHERS)]
     settings = {}
     for pair in text.split("&"):
         name, _, value = pair.partition("=")
@@ -138,7 +151,7 @@ def _settings(agent: str, text: str) -> dict[str, Any]:
             settings[name] = json.loads(value if not value.startswith(".") else f"0{value}")
         except ValueError:
             raise ConfigurationError(f"agent {agent!r}: a setting must be NAME=NUMBER, got {pair!r}") from None
-    return settings
+    return partial(make, **settings)
 
 
 def find_agent(name: str) -> MakeAgent:

@@ -20,6 +20,7 @@ def _of_table(name: str, split: str) -> dict[str, Any]:
     return {"space": table, "tasks": f"table:{name}:{split}", "evaluator": table}
 
 
+DIGITS_TABLE = _of_table("digits", "train")
 NASBENCH201, TRANSNAS_MICRO = _of_table("nasbench201", "train"), _of_table("transnas", "train")
 NASBENCH_GRAPH, NASBENCH_MACRO = _of_table("nbgraph", "train"), _of_table("nbmacro", "all")
 
@@ -28,6 +29,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "rlnas/Trial-v0": {**PLAIN, "designs_per_trial": 10},
     "rlnas/Digits-v0": {**DIGITS, "designs_per_trial": 1},
     "rlnas/DigitsTrial-v0": {**DIGITS, "designs_per_trial": 10},
+    "rlnas/DigitsTable-v0": {**DIGITS_TABLE, "designs_per_trial": 1},
+    "rlnas/DigitsTableTrial-v0": {**DIGITS_TABLE, "designs_per_trial": 10},
     "rlnas/Edit-v0": {**PLAIN, "designs_per_trial": 1},
     "rlnas/EditTrial-v0": {**PLAIN, "designs_per_trial": 10},
     "rlnas/NASBench201-v0": {**NASBENCH201, "designs_per_trial": 1},

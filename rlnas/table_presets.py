@@ -38,6 +38,13 @@ class KnownTable:
 
 
 KNOWN_TABLES: dict[str, KnownTable] = {
+    "digits": KnownTable(
+        title="the digits table of this package",
+        repository="rlnas",
+        file=str(Path(__file__).parent / "tables" / "digits.npz"),
+        layout="ops, op_names, tasks, families, splits, descriptors, accuracy (rows, tasks, seeds)",
+        options={"values": "accuracy", "scale": "fraction", "replicates": "seed"},
+    ),
     "nasbench201": KnownTable(
         title="NAS-Bench-201",
         repository="github.com/D-X-Y/NAS-Bench-201",
