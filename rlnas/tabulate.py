@@ -282,7 +282,7 @@ def _part(parts: Path, task: Task) -> Path:
 
 def _read_part(file: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as content, np.load(content, allow_pickle=False) as arrays:
             return dict(arrays)
     except Exception as error:  # whatever zipfile, zlib or numpy makes of the damage
         raise DataError(f"{file}: damaged: {error}; delete it, and its column is evaluated again") from None
