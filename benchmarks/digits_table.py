@@ -97,14 +97,12 @@ def show_noise(table: Recorded) -> None:
     top_noise = np.sqrt(np.where(best, (first - second) ** 2, 0).sum(0) / best.sum(0) / 2)
     columns = np.arange(first.shape[1])
     winners = [(a[a.argmax(0), columns] - b[a.argmax(0), columns]) for a, b in ((first, second), (second, first))]
-    agree = [spearman(first[:, [k]], second[:, [k]])[0, 0] for k in columns]
-    top_agree = [spearman(first[best[:, k], k][:, None], second[best[:, k], k][:, None])[0, 0] for k in columns]
     print("## Noise against spread (means over tasks)")
     print(f"standard deviation between networks: {table.accuracy.std(0).mean():.3f}")
     print(f"best minus mean: {(table.accuracy.max(0) - table.accuracy.mean(0)).mean():.3f}")
     print(f"standard deviation of one evaluation: {noise.mean():.3f}, among the best tenth {top_noise.mean():.3f}")
     print(f"what the winner's accuracy overstates: {np.mean(winners):.3f}")
-    print(f"rank correlation of the two seeds: {np.mean(agree):.2f}, among the best tenth {np.nanmean(top_agree):.2f}")
+    print(f"rank correlation of the two seeds on one task: {agreement_of_seeds(table).mean():.2f}")
     same = np.mean(first.argmax(0) == second.argmax(0))
     print(f"tasks on which both seeds have the same best: {same:.0%}\n")
 
@@ -112,13 +110,16 @@ def show_noise(table: Recorded) -> None:
 def show_disagreement(table: Recorded) -> None:
     """How far the tasks rank networks alike."""
     correlations = spearman(table.accuracy, table.accuracy)
+    seeds = np.sqrt(agreement_of_seeds(table))
+    clean = correlations / (seeds[:, None] * seeds)
     pairs = np.triu(np.ones_like(correlations, dtype=bool), 1)
     kin = table.families[:, None] == table.families
     winners = table.accuracy.argmax(0)
     counts = np.bincount(winners, minlength=len(table.accuracy))
     print("## How much the best differs between tasks")
-    print(f"rank correlation of two tasks of one family: {correlations[pairs & kin].mean():.2f}")
-    print(f"of two families: {correlations[pairs & ~kin].mean():.2f}")
+    for which, chosen in (("of one family", pairs & kin), ("of two families", pairs & ~kin)):
+        figures = f"{correlations[chosen].mean():.2f}, without noise about {clean[chosen].mean():.2f}"
+        print(f"rank correlation of two tasks {which}: {figures}")
     print(
         f"different best networks: {(counts > 0).sum()} of {len(winners)}, best of one task only: {(counts == 1).sum()}"
     )
@@ -193,14 +194,18 @@ def show_families(table: Recorded) -> None:
         print(f"| {family} | {len(columns)} | {figures} |")
 
 
+def agreement_of_seeds(table: Recorded) -> Floats:
+    """Rank correlation of one evaluation with another of the same networks on the same task, (K,)."""
+    return np.diag(spearman(table.accuracy[table.twice], table.again))
+
+
 def spearman(first: Floats, second: Floats) -> Floats:
     """Rank correlations of the columns of (R, K) and of (R, L), of shape (K, L)."""
 
     def standard(values: Floats) -> Floats:
         ranks = rankdata(values, axis=0)
         ranks = ranks - ranks.mean(0)
-        with np.errstate(invalid="ignore"):  # a column of one value has no correlation: NaN
-            return np.asarray(ranks / np.sqrt((ranks**2).sum(0)))
+        return np.asarray(ranks / np.sqrt((ranks**2).sum(0)))
 
     return np.asarray(standard(first).T @ standard(second))
 
