@@ -20,8 +20,8 @@ from .problem import MakeAgent, SearchProblem
 from .rl2 import RL2
 from .searcher_agent import MemoryWiped
 
-TRIALS = 32
-"""Trials that are played at a time."""
+ROLLOUT_STEPS = 2_400
+"""About how many steps an update learns from; long trials are played fewer at a time, 8 at least and 64 at most."""
 
 _trained: dict[str, LSTMController] = {}
 """What was trained in this process, by everything that decides the outcome: ``rl2-wiped`` is ``rl2`` of its seed."""
@@ -29,7 +29,7 @@ _trained: dict[str, LSTMController] = {}
 
 def rl2(problem: SearchProblem, seed: int) -> LSTMController:
     """RL² with its default settings (:class:`~rlnas.agents.rl2.RL2Config`), trained on the problem's training tasks."""
-    env = problem.training_env(TRIALS)
+    env = problem.training_env(trials_at_a_time(problem))
     learner = RL2(env, seed=seed, device=problem.device)
     settings = env.settings.spec()  # type: ignore[attr-defined]
     key = canonical_json([settings, problem.training_steps, problem.device, seed])
@@ -40,6 +40,11 @@ def rl2(problem: SearchProblem, seed: int) -> LSTMController:
     env.close()
     learner.controller.seed(seed)
     return learner.controller
+
+
+def trials_at_a_time(problem: SearchProblem) -> int:
+    """Trials in a rollout of about :data:`ROLLOUT_STEPS`."""
+    return min(64, max(8, round(ROLLOUT_STEPS / (problem.designs * len(problem.space.decisions)))))
 
 
 def rl2_shuffled(problem: SearchProblem, seed: int) -> LSTMController:

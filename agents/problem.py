@@ -53,8 +53,12 @@ class SearchProblem:
         return [source.task(split, index) for index in range(source.splits[split])]
 
     def training_env(self, num_envs: int, **options: Any) -> VectorEnv:
-        """The vector environment in which to learn: ``num_envs`` trials on training tasks."""
+        """The vector environment in which to learn: ``num_envs`` trials on training tasks.
+
+        Rewards are normalised for each task unless ``env_options`` or ``options`` say otherwise.
+        """
         arguments = {
+            "reward": "normalised",
             **self.env_options,
             "tasks": self.training_source(),
             "evaluator": self.evaluator,

@@ -37,6 +37,7 @@ from rlnas.cli_options import (
 from rlnas.errors import ConfigurationError, RlnasError, one_of
 from rlnas.meta_command import meta_train
 from rlnas.registration import PRESETS
+from rlnas.tabulate_command import tabulate
 
 if TYPE_CHECKING:
     from rlnas.agents.training import TrainSettings
@@ -175,6 +176,7 @@ def train(
 
 
 app.command("meta-train")(meta_train)
+app.command()(tabulate)
 
 
 app.command()(bench)

@@ -57,11 +57,12 @@ def test_one_seed_makes_one_agent_whatever_was_trained_before(name: str, monkeyp
 
 def test_it_is_trained_with_the_defaults_on_the_training_tasks_for_the_steps_of_the_problem() -> None:
     episodes: list[DesignEpisode] = []
-    controller = learned.rl2(problem(300, recorder=episodes.extend, reward="normalised"), 3)
-    rollout = learned.TRIALS * DESIGNS * 2
-    assert sum(len(episode.actions) for episode in episodes) == 2 * rollout  # 300 rounded up
+    controller = learned.rl2(problem(500, recorder=episodes.extend), 3)
+    trials = learned.trials_at_a_time(problem())
+    rollout = trials * DESIGNS * 2
+    assert sum(len(episode.actions) for episode in episodes) == 2 * rollout  # 500 rounded up
     assert {episode.task.split("/")[0] for episode in episodes} == {"hidden:train"}
-    expected = RL2(problem(reward="normalised").training_env(learned.TRIALS), seed=3).learn(300).controller
+    expected = RL2(problem().training_env(trials), seed=3).learn(500).controller
     for name, tensor in expected.state_dict().items():
         assert (tensor == controller.state_dict()[name]).all()
 
