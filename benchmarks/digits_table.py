@@ -83,9 +83,12 @@ def main() -> None:
 
 def show_contents(table: Recorded) -> None:
     rows, columns = table.accuracy.shape
-    print(f"{rows} networks, {columns} tasks of {len(set(table.families))} families, {len(table.twice)} networks twice")
-    print("splits:", {str(split): int((table.splits == split).sum()) for split in dict.fromkeys(table.splits)})
-    print("made with:", {field: table.about[field] for field in ("rlnas", "torch", "date")}, "\n")
+    print(
+        f"- {rows} networks, {columns} tasks of {len(set(table.families))} families, {len(table.twice)} networks twice"
+    )
+    counts = [f"{split} {(table.splits == split).sum()}" for split in dict.fromkeys(table.splits)]
+    print(f"- tasks of each split: {', '.join(counts)}")
+    print(f"- made with {', '.join(f'{field} {table.about[field]}' for field in ('rlnas', 'torch', 'date'))}\n")
 
 
 def show_noise(table: Recorded) -> None:
@@ -97,41 +100,37 @@ def show_noise(table: Recorded) -> None:
     top_noise = np.sqrt(np.where(best, (first - second) ** 2, 0).sum(0) / best.sum(0) / 2)
     columns = np.arange(first.shape[1])
     winners = [(a[a.argmax(0), columns] - b[a.argmax(0), columns]) for a, b in ((first, second), (second, first))]
-    print("## Noise against spread (means over tasks)")
-    print(f"standard deviation between networks: {table.accuracy.std(0).mean():.3f}")
-    print(f"best minus mean: {(table.accuracy.max(0) - table.accuracy.mean(0)).mean():.3f}")
-    print(f"standard deviation of one evaluation: {noise.mean():.3f}, among the best tenth {top_noise.mean():.3f}")
-    print(f"what the winner's accuracy overstates: {np.mean(winners):.3f}")
-    print(f"rank correlation of the two seeds on one task: {agreement_of_seeds(table).mean():.2f}")
+    print("## Noise against spread (means over tasks)\n")
+    print(f"- standard deviation between networks: {table.accuracy.std(0).mean():.3f}")
+    print(f"- best minus mean: {(table.accuracy.max(0) - table.accuracy.mean(0)).mean():.3f}")
+    print(f"- standard deviation of one evaluation: {noise.mean():.3f}, among the best tenth {top_noise.mean():.3f}")
+    print(f"- what the winner's accuracy overstates: {np.mean(winners):.3f}")
+    print(f"- rank correlation of two seeds on one task: {np.diag(spearman(first, second)).mean():.2f}")
     same = np.mean(first.argmax(0) == second.argmax(0))
-    print(f"tasks on which both seeds have the same best: {same:.0%}\n")
+    print(f"- tasks on which both seeds have the same best: {same:.0%}\n")
 
 
 def show_disagreement(table: Recorded) -> None:
     """How far the tasks rank networks alike."""
     correlations = spearman(table.accuracy, table.accuracy)
-    seeds = np.sqrt(agreement_of_seeds(table))
-    clean = correlations / (seeds[:, None] * seeds)
     pairs = np.triu(np.ones_like(correlations, dtype=bool), 1)
     kin = table.families[:, None] == table.families
     winners = table.accuracy.argmax(0)
     counts = np.bincount(winners, minlength=len(table.accuracy))
-    print("## How much the best differs between tasks")
+    print("## How much the best differs between tasks\n")
     for which, chosen in (("of one family", pairs & kin), ("of two families", pairs & ~kin)):
-        figures = f"{correlations[chosen].mean():.2f}, without noise about {clean[chosen].mean():.2f}"
-        print(f"rank correlation of two tasks {which}: {figures}")
-    print(
-        f"different best networks: {(counts > 0).sum()} of {len(winners)}, best of one task only: {(counts == 1).sum()}"
-    )
+        print(f"- rank correlation of two tasks {which}: {correlations[chosen].mean():.2f}")
+    alone = (counts == 1).sum()
+    print(f"- different best networks: {(counts > 0).sum()} of {len(winners)}, best of one task only: {alone}")
     ranks = rankdata(-table.accuracy, axis=0)
     rank = np.median([np.median(np.delete(ranks[w], k)) for k, w in enumerate(winners)])
-    print(f"median rank of one task's best on the others: {rank:.0f} of {len(table.accuracy)}\n")
+    print(f"- median rank of one task's best on the others: {rank:.0f} of {len(table.accuracy)}\n")
 
 
 def show_one_for_all(table: Recorded) -> None:
     """What the network that is best on average over the training tasks loses on each split."""
     chosen = int(table.normalised[:, table.of("train")].mean(1).argmax())
-    print(f"## Best on average over the training tasks: {table.names[chosen]}")
+    print(f"## Best on average over the training tasks: {table.names[chosen]}\n")
     print("| split | regret | normalised regret | rank (median) | tasks on which it is in the best tenth |")
     print("|---|---|---|---|---|")
     ranks = rankdata(-table.accuracy, axis=0)[chosen]
@@ -141,7 +140,7 @@ def show_one_for_all(table: Recorded) -> None:
         share = np.mean(ranks[columns] <= len(table.accuracy) / 10)
         normalised = 1 - table.normalised[chosen, columns].mean()
         print(f"| {split} | {regret:.3f} | {normalised:.2f} | {np.median(ranks[columns]):.0f} | {share:.0%} |")
-    print("\nAmong the networks with two seeds, chosen with one and scored with the other, both ways:")
+    print("\nAmong the networks with two seeds, chosen with one and scored with the other, both ways (accuracy):\n")
     print("| split | best on average | each task's best | difference (95% interval) |")
     print("|---|---|---|---|")
     first, second = table.accuracy[table.twice], table.again
@@ -161,7 +160,7 @@ def show_one_for_all(table: Recorded) -> None:
 
 def show_budgets(table: Recorded) -> None:
     """Normalised regret of random search and of a fixed list of networks, at several numbers of designs."""
-    print("## Normalised regret after 1, 5, 10, 20 and 50 designs")
+    print("## Normalised regret after 1, 5, 10, 20 and 50 designs\n")
     print(f"| split | way |{'|'.join(f' {n} ' for n in DESIGNS)}|")
     print(f"|---|---|{'---|' * len(DESIGNS)}")
     portfolio = greedy_portfolio(table.normalised[:, table.of("train")], max(DESIGNS))
@@ -174,11 +173,11 @@ def show_budgets(table: Recorded) -> None:
         }
         for way, regrets in ways.items():
             print(f"| {split} | {way} |{'|'.join(f' {regret:.2f} ' for regret in regrets)}|")
-    print("\nthe portfolio begins with:", "; ".join(table.names[row] for row in portfolio[:5]), "\n")
+    print("\nThe portfolio begins with:", "; ".join(table.names[row] for row in portfolio[:5]), "\n")
 
 
 def show_families(table: Recorded) -> None:
-    print("## By family")
+    print("## By family\n")
     print(
         "| family | tasks | mean accuracy | best | deviation between networks | of one evaluation | kin correlation |"
     )
@@ -192,11 +191,6 @@ def show_families(table: Recorded) -> None:
         kin = f"{pairs.mean():.2f}" if len(pairs) else "-"
         figures = f"{own.mean():.2f} | {own.max(0).mean():.2f} | {own.std(0).mean():.3f} | {noise:.3f} | {kin}"
         print(f"| {family} | {len(columns)} | {figures} |")
-
-
-def agreement_of_seeds(table: Recorded) -> Floats:
-    """Rank correlation of one evaluation with another of the same networks on the same task, (K,)."""
-    return np.diag(spearman(table.accuracy[table.twice], table.again))
 
 
 def spearman(first: Floats, second: Floats) -> Floats:
@@ -223,11 +217,16 @@ def expected_best(values: Floats, designs: int) -> Floats:
 
 
 def greedy_portfolio(values: Floats, size: int) -> list[int]:
-    """Rows of (R, K), each the one that most improves the mean over columns of the best so far."""
+    """Rows of (R, K), each the one that most improves the mean over columns of the best so far.
+
+    Among those that improve it equally, and be it not at all, the one of the best mean.
+    """
     chosen: list[int] = []
     best = np.full(values.shape[1], -np.inf)
     for _ in range(size):
-        chosen.append(int(np.maximum(values, best).mean(1).argmax()))
+        gains = np.maximum(values, best).mean(1)
+        gains[chosen] = -np.inf
+        chosen.append(int(np.lexsort((values.mean(1), gains))[-1]))
         best = np.maximum(best, values[chosen[-1]])
     return chosen
 
