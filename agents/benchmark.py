@@ -190,11 +190,10 @@ class Benchmark:
             name: {m: np.stack([self._per_task(run.measures[m]) for run in some]) for m in known}
             for name, some in runs.items()
         }
-        names = tuple(runs[RANDOM][0].tasks[: self.task_count].tolist())
+        names = tuple(str(getattr(task, "column", task.name)) for task in self._searched())
+        about = {"env": self.env, "settings": self.settings()}
         best, mean, best_is_known = self._references(accuracy)
-        return Results(
-            names, accuracy, seconds, best, mean, best_is_known, chosen, {"settings": self.settings()}, self.rounds
-        )
+        return Results(names, accuracy, seconds, best, mean, best_is_known, chosen, about, self.rounds)
 
     def space(self) -> SearchSpace:
         """What is searched."""
