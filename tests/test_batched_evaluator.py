@@ -245,7 +245,7 @@ def test_impossible_steps_are_the_candidates_fault(steps: Any) -> None:
 
 
 def test_a_task_without_images_is_the_callers_fault() -> None:
-    column = TableTask("t:all/0", "cifar10", "digest")
+    column = TableTask("t:all/0", "images", "cifar10", "digest")
     with pytest.raises(ConfigurationError, match="task t:all/0 has no images to train on"):
         BatchedEvaluator(FAST).evaluate([proposals()[0], Proposal(CHAIN.parse("identity"), column)])
 

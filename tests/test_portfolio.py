@@ -147,7 +147,7 @@ def test_a_portfolio_of_three_kinds_of_tasks_finds_each_in_three_designs(name: s
     assert (run.best_so_far[:, 2] > 0.85).all()
     random = run_search(AGENTS["random"](hidden_problem(), 0), hidden_env(48, 9, split="test"), range(48), 0)
     assert (random.best_so_far[:, 2] > 0.85).mean() < 0.9
-    assert len({tuple(designs) for designs in run.architectures}) == 1  # every task gets the same designs
+    assert len({tuple(designs) for designs in run.architectures.tolist()}) == 1  # every task gets the same designs
 
 
 @pytest.mark.parametrize("make", [warm_evolution, warm_tpe])
@@ -156,8 +156,8 @@ def test_a_warm_start_begins_with_the_portfolio_and_goes_on_from_it(make: MakeAg
     record = training_record(problem)
     run = run_search(make(problem, 0), hidden_env(6, 30, split="test"), range(6), 0)
     opening = [record.designs[i] for i in greedy_portfolio(record.regret, 10)]
-    assert all(designs[:10] == opening for designs in run.architectures)
-    assert len({tuple(designs[10:]) for designs in run.architectures}) == 6
+    assert all(designs[:10] == [design.text for design in opening] for designs in run.architectures.tolist())
+    assert len({tuple(designs[10:]) for designs in run.architectures.tolist()}) == 6
     later, random = run.accuracy[:, 10:].mean(), training_mean(problem)
     assert later > random + 0.1
 
@@ -195,8 +195,9 @@ def test_past_the_last_candidate_a_portfolio_goes_on_at_random(monkeypatch: pyte
     monkeypatch.setattr(transfer, "LIVE_DESIGNS", 3)
     problem = hidden_problem(12)
     run = run_search(AGENTS["portfolio"](problem, 0), hidden_env(5, 12, split="test"), range(5), 0)
-    assert all(set(designs[:3]) == set(training_record(problem).designs) for designs in run.architectures)
-    assert len({tuple(designs[3:]) for designs in run.architectures}) == 5
+    known = {design.text for design in training_record(problem).designs}
+    assert all(set(designs[:3]) == known for designs in run.architectures.tolist())
+    assert len({tuple(designs[3:]) for designs in run.architectures.tolist()}) == 5
 
 
 def write_table(path: Path) -> Path:
@@ -231,7 +232,7 @@ def test_a_table_is_looked_up_whole_and_what_it_does_not_know_is_an_average_desi
     )
     run = run_search(AGENTS["best-on-average"](problem, 0), env, [0], 0)
     ranked = [record.designs[i] for i in np.argsort(record.regret.mean(1))]
-    assert run.architectures[0] == ranked[:5]
+    assert run.architectures[0].tolist() == [design.text for design in ranked[:5]]
 
 
 class Failing(HiddenEvaluator):

@@ -47,7 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-TABLE_IDS = [env_id for env_id, arguments in PRESETS.items() if "table" in arguments["space"]]
+TABLE_IDS = [i for i, arguments in PRESETS.items() if arguments["space"].get("table", "digits") != "digits"]
 
 
 @pytest.mark.parametrize("env_id", TABLE_IDS)
@@ -174,7 +174,9 @@ def test_names_that_are_not_known(folder: Path) -> None:
             make_space("table", **place)
     with pytest.raises(UnknownNameError, match=r"unknown split 'train' \(known: all, cifar10\)"):
         parse_tasks("table:nbmacro:train", data=folder)
-    with pytest.raises(ConfigurationError, match=r"table needs a path or a name \(known: nasbench201, .*got {'scale'"):
+    with pytest.raises(
+        ConfigurationError, match=r"table needs a path or a name \(known: digits, nasbench201, .*got {'scale'"
+    ):
         evaluator_from_spec({"kind": "table", "table": {"scale": "percent"}})
     with pytest.raises(ConfigurationError, match=r"report must be a mapping, such as {'values': 'test'}, got 'test'"):
         evaluator_from_spec({"kind": "table", "table": {"name": "nbgraph", "data": folder}, "report": "test"})
