@@ -1,188 +1,389 @@
-"""Agents compared on the same tasks at equal numbers of evaluations, with intervals."""
+"""Agents compared on the same tasks with equally many evaluations: resumable, in several processes, repeatable."""
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import multiprocessing
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from rlnas.drawing import draw_svg
-from rlnas.episode import canonical_json
-from rlnas.errors import CheckpointError, ConfigurationError, at_least, one_of
+from rlnas.checkpoint import write_durably
+from rlnas.episode import DesignEpisode, canonical_json
+from rlnas.errors import ConfigurationError, RlnasError, at_least, one_of
 from rlnas.evaluator import Evaluator, Proposal
-from rlnas.report import save_curves
+from rlnas.parallel_evaluator import ParallelEvaluator, evaluator_in_processes
+from rlnas.results import Results
+from rlnas.search_space import SearchSpace
 from rlnas.store import EpisodeStore
-from rlnas.task import FewShotTask, TaskSource
+from rlnas.task import Task, TaskSource
 
 from .agent import Agent
-from .controller import LSTMController
+from .problem import MakeAgent, SearchProblem
+from .registry import require_agent, resolve_agent
 from .search_run import OnStep, SearchRun, run_search
-from .searchers import SEARCHERS, MemoryWiped, SearcherAgent
-from .statistics import summarise
 
-WIPED = "wiped"
-"""Asks for the first controller with its memory wiped after every design."""
+SETTINGS, RUNS, EPISODES = "config.json", "runs", "episodes.sqlite"
+RANDOM = "random"
 
 FRESH_SEEDS = (101, 102, 103)
 """Evaluation seeds on which chosen designs are scored again; no search uses them."""
+FRESH = "accuracy on fresh seeds"
+
+AgentSource: TypeAlias = str | MakeAgent
+"""An agent's text (see :func:`rlnas.agents.registry.resolve_agent`) or what makes it."""
+OnRun: TypeAlias = Callable[[str, int, SearchRun], None]
+"""Is told of every run that is done: agent, seed, and what it found."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Agents that search the same tasks, one trial on each task for every seed.
+@dataclass(frozen=True, eq=False)
+class Benchmark:
+    """Agents that search the same tasks: one run for each agent and seed, one trial on each task in a run.
+
+    A run follows from the agent, the seed and the settings alone, whoever else takes part, in whichever process.
 
     Args:
         env: id of a trial environment.
-        tasks: source and split; the first ``trials`` tasks are searched.
-        trials: number of tasks.
-        designs: designs in each trial.
-        seeds: one repetition for each.
-        controllers: trained agents by name.
-        others: names of searchers, and ``wiped`` for the first controller with its memory wiped after every design.
+        tasks: source and split to search; the first ``trials`` tasks.
+        agents: what is compared, by the name it is shown under; random search always takes part.
+        seeds: of the runs.
+        designs: evaluations in each trial.
+        trials: trials in a run; by default one on each task. More than there are tasks go round them, and are rounded
+            up to whole rounds.
+        training: source and split on which agents may prepare themselves; by default the source's ``train``.
+        training_steps: environment steps that agents which learn may learn for.
+        evaluator: of designs, or its description.
+        env_options: further arguments of the environment.
+        timeout: seconds after which an evaluation is given up; None for never.
+        device: of networks that learn, ``"cpu"`` or ``"cuda"``.
+        record: whether to keep every design episode for replay, in ``episodes.sqlite``.
 
     Raises:
-        ConfigurationError: if there are fewer tasks, no seeds, or an agent is unknown or named like a searcher.
+        ConfigurationError: if there are no seeds, or a value is not allowed.
     """
 
     env: str
     tasks: tuple[TaskSource, str]
-    trials: int
-    designs: int
+    agents: Mapping[str, AgentSource]
     seeds: Sequence[int]
-    controllers: Mapping[str, LSTMController]
-    others: Sequence[str]
+    designs: int
+    evaluator: Evaluator | Mapping[str, Any]
+    trials: int | None = None
+    training: tuple[TaskSource, str] | None = None
+    training_steps: int = 200_000
+    env_options: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float | None = None
+    device: str = "cpu"
+    record: bool = True
 
     def __post_init__(self) -> None:
         source, split = self.tasks
-        count = source.splits[one_of("split", split, source.splits)]
-        if at_least("trials", self.trials, 1) > count:
-            raise ConfigurationError(
-                f"trials must be at most {count}, the tasks of {source.name}:{split}; got {self.trials}"
-            )
+        one_of("environment", self.env, [name for name in gym.registry if name.startswith("rlnas/")])
+        one_of("split", split, source.splits)
         at_least("designs", self.designs, 1)
+        at_least("trials", 1 if self.trials is None else self.trials, 1)
+        at_least("training_steps", self.training_steps, 1)
         at_least("number of seeds", len(self.seeds), 1)
         for seed in self.seeds:
             at_least("seed", seed, 0)
-        for name in self.controllers:
-            if name in (*SEARCHERS, WIPED):
-                raise ConfigurationError(f"a controller must not be called {name!r}: that is another agent's name")
-        for name in self.others:
-            one_of("agent", name, [*SEARCHERS, *([WIPED] if self.controllers else [])])
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ConfigurationError(f"seeds must be distinct, got {list(self.seeds)}")
+        folders = [_folder_name(name) for name in self.contestants]
+        if len(set(folders)) < len(folders):
+            raise ConfigurationError(f"agents must differ by more than case and punctuation: {list(self.contestants)}")
+
+    @cached_property
+    def contestants(self) -> dict[str, AgentSource]:
+        """Every agent once, by name."""
+        return {**self.agents, RANDOM: self.agents.get(RANDOM, RANDOM)}
 
     @property
-    def agents(self) -> list[str]:
-        """Every agent once; random search is always among them."""
-        return list(dict.fromkeys([*self.controllers, *self.others, "random"]))
+    def task_count(self) -> int:
+        """Different tasks that a run searches."""
+        source, split = self.tasks
+        count = source.splits[split]
+        return count if self.trials is None else min(self.trials, count)
 
-    def run(self, folder: Path, evaluator: Evaluator, on_step: OnStep = lambda designs, best: None) -> dict[str, Any]:
-        """Run every agent; write ``episodes.sqlite``, ``evaluations.csv``, ``summary.json`` and drawings to ``folder``.
+    @property
+    def rounds(self) -> int:
+        """How often a run searches each task."""
+        return 1 if self.trials is None else -(-self.trials // self.task_count)
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides what a run finds, but for its agent and seed, as JSON."""
+        evaluator = self.evaluator.spec() if isinstance(self.evaluator, Evaluator) else self.evaluator
+        training = None if self._training is None else [self._training[0].spec(), self._training[1]]
+        settings = {
+            "env": self.env,
+            "env_options": {name: _described(value) for name, value in self.env_options.items()},
+            "tasks": [self.tasks[0].spec(), self.tasks[1]],
+            "trials": self.task_count * self.rounds,
+            "designs": self.designs,
+            "training": training,
+            "training_steps": self.training_steps,
+            "evaluator": evaluator,
+        }
+        plain: dict[str, Any] = json.loads(canonical_json(settings))
+        return plain
+
+    def run(
+        self,
+        folder: Path,
+        workers: int = 1,
+        on_run: OnRun = lambda agent, seed, run: None,
+        on_step: OnStep | None = None,
+    ) -> Results:
+        """Do every run that the folder does not hold yet; each is a file there as soon as it is done.
 
         Args:
-            folder: is made; may hold what an interrupted comparison with the same settings left.
-            evaluator: of the designs.
-            on_step: is told of progress.
-
-        Returns:
-            The content of ``summary.json``.
+            folder: is made; may hold what the same comparison left when it was interrupted, and runs of other agents
+                and seeds under the same settings.
+            workers: processes.
+            on_run: is told of every run that is done now.
+            on_step: with one worker, is told of every step.
 
         Raises:
-            ConfigurationError: if the folder holds a finished comparison.
-            CheckpointError: if a controller was trained for another space; nothing is written then.
+            ConfigurationError: if the folder holds runs under other settings, or an agent cannot be had; nothing is
+                done then.
+            RlnasError: if a worker process died; the same call again goes on.
         """
-        if (folder / "summary.json").exists() or (folder / "config.json").exists():  # finished, or a training run
-            raise ConfigurationError(f"{folder} already holds results; choose another --out")
-        self._require_their_space(evaluator)
-        folder.mkdir(parents=True, exist_ok=True)
-        with EpisodeStore(folder / "episodes.sqlite") as store:
-            runs = {name: self._run_agent(name, store, evaluator, on_step) for name in self.agents}
-        fresh = {name: self._fresh(run, evaluator) for name, run in runs.items()}
-        source, split = self.tasks
-        result: dict[str, Any] = {
-            "env": self.env,
-            "tasks": f"{source.name}:{split}",
-            "trials": self.trials,
-            "designs": self.designs,
-            "seeds": list(self.seeds),
-            "agents": summarise(runs, "random", fresh),
-        }
-        _write_evaluations(folder / "evaluations.csv", runs, self.seeds)
-        save_curves(folder / "curves.svg", result["agents"], f"{self.trials} tasks of {result['tasks']}")
-        result["best_architecture"] = self._draw_best(folder / "best_architecture.svg", runs, fresh)
-        (folder / "summary.json").write_text(json.dumps(result, indent=1) + "\n")
-        return result
+        self._begin(folder)
+        missing = [(name, seed) for name, seed in self._all() if not self._file(folder, name, seed).exists()]
+        if workers == 1 or len(missing) < 2:
+            with self._judge() as evaluator:
+                for name, seed in missing:
+                    on_run(name, seed, self.run_one(folder, name, seed, evaluator, on_step))
+        else:
+            self._in_processes(folder, missing, min(workers, len(missing)), on_run)
+        return self.collect(folder)
 
-    def _make_env(self, evaluator: Evaluator, **options: Any) -> VectorEnv:
-        options |= {"tasks": self.tasks, "designs_per_trial": self.designs, "evaluator": evaluator}
-        return gym.make_vec(self.env, num_envs=self.trials, **options)
-
-    def _require_their_space(self, evaluator: Evaluator) -> None:
-        ours = canonical_json(self._make_env(evaluator).search_space.spec())  # type: ignore[attr-defined]
-        for name, controller in self.controllers.items():
-            theirs = canonical_json(controller.about.get("space"))
-            if theirs != ours:
-                raise CheckpointError(f"agent {name!r} was trained for the space {theirs}, not for {ours}")
-
-    def _run_agent(self, name: str, store: EpisodeStore, evaluator: Evaluator, on_step: OnStep) -> SearchRun:
-        env = self._make_env(evaluator, recorder=store.append, agent=name)
-        runs = []
-        for repeat, seed in enumerate(self.seeds):
-            agent = self._agent(name, env, seed)
-            runs.append(run_search(agent, env, range(self.trials), seed, repeat * self.trials, on_step))
-        env.close()
-        return SearchRun.concatenate(runs)
-
-    def _agent(self, name: str, env: VectorEnv, seed: int) -> Agent:
-        space, layout = env.search_space, env.layout  # type: ignore[attr-defined]
-        if name in SEARCHERS:
-            first = int(np.random.SeedSequence([seed, *name.encode()]).generate_state(1, np.uint64)[0])
-            return SearcherAgent(lambda s: SEARCHERS[name](space, self.designs, s), layout, first)
-        controller = self.controllers[name if name in self.controllers else next(iter(self.controllers))]
-        controller.seed(seed)
-        return MemoryWiped(controller, layout) if name == WIPED else controller
-
-    def _fresh(self, run: SearchRun, evaluator: Evaluator) -> NDArray[np.float64]:
-        """Mean accuracy of each trial's best design under :data:`FRESH_SEEDS`, (trials,)."""
-        source, _ = self.tasks
-        chosen = [(a, source.named(t)) for a, t in zip(run.chosen, run.tasks, strict=True)]
-        proposals = [Proposal(architecture, task, s) for architecture, task in chosen for s in FRESH_SEEDS]
-        accuracies = [e.accuracy for e in evaluator.evaluate(proposals)]
-        return np.asarray(np.reshape(accuracies, (len(chosen), len(FRESH_SEEDS))).mean(1))
-
-    def _draw_best(
-        self, path: Path, runs: Mapping[str, SearchRun], fresh: Mapping[str, NDArray[np.float64]]
-    ) -> dict[str, Any]:
-        """Draw the first agent's design that did best on fresh seeds, and say what it is."""
-        name = next(iter(runs))
-        trial = int(fresh[name].argmax())
-        architecture, task = runs[name].chosen[trial], self.tasks[0].named(runs[name].tasks[trial])
-        if isinstance(task, FewShotTask):
-            path.write_text(draw_svg(architecture, task.ways))
+    def runs(self, folder: Path) -> dict[str, list[SearchRun]]:
+        """Each agent's runs, in the order of the seeds."""
         return {
-            "agent": name,
-            "task": task.name,
-            "family": task.family,
-            "architecture": architecture.text,
-            "accuracy_on_fresh_seeds": float(fresh[name][trial]),
+            name: [SearchRun.load(self._file(folder, name, seed)) for seed in self.seeds] for name in self.contestants
         }
 
+    def collect(self, folder: Path) -> Results:
+        """What all runs found."""
+        runs = self.runs(folder)
+        shape = (len(self.seeds) * self.rounds, self.task_count, self.designs)
+        accuracy = {name: np.stack([run.accuracy for run in some]).reshape(shape) for name, some in runs.items()}
+        seconds = {name: np.stack([run.seconds for run in some]).reshape(shape) for name, some in runs.items()}
+        known = [
+            measure
+            for measure in runs[RANDOM][0].measures
+            if not any(np.isnan(run.measures[measure]).any() for some in runs.values() for run in some)
+        ]  # a table may not say everything of every design
+        chosen = {
+            name: {m: np.stack([self._per_task(run.measures[m]) for run in some]) for m in known}
+            for name, some in runs.items()
+        }
+        names = tuple(str(getattr(task, "column", task.name)) for task in self._searched())
+        about = {"env": self.env, "settings": self.settings()}
+        best, mean, best_is_known = self._references(accuracy)
+        return Results(names, accuracy, seconds, best, mean, best_is_known, chosen, about, self.rounds)
 
-def _write_evaluations(path: Path, runs: Mapping[str, SearchRun], seeds: Sequence[int]) -> None:
-    """Every evaluation of every run as one line of CSV."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["agent", "seed", "task", "design", "architecture", "accuracy", "best_so_far"])
-        for name, run in runs.items():
-            trials = len(run.tasks) // len(seeds)
-            for trial, task in enumerate(run.tasks):
-                rows = zip(run.architectures[trial], run.accuracy[trial], run.best_so_far[trial], strict=True)
-                for design, (architecture, accuracy, best) in enumerate(rows):
-                    seed = seeds[trial // trials]
-                    writer.writerow([name, seed, task, design, architecture.text, f"{accuracy:.6f}", f"{best:.6f}"])
+    def space(self) -> SearchSpace:
+        """What is searched."""
+        env = self._make_env(self.evaluator, num_envs=1)
+        env.close()
+        space: SearchSpace = env.search_space  # type: ignore[attr-defined]
+        return space
+
+    def _per_task(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Means over the rounds of a run, (tasks,)."""
+        return np.asarray(values.reshape(self.rounds, self.task_count).mean(0))
+
+    def _references(
+        self, accuracy: Mapping[str, NDArray[np.float64]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:
+        """The best and the mean accuracy on each task: a table knows them, else they are estimated."""
+        with self._judge() as evaluator:
+            if hasattr(evaluator, "best") and hasattr(evaluator, "mean"):
+                tasks = self._searched()
+                best, mean = (np.array([of(task) for task in tasks]) for of in (evaluator.best, evaluator.mean))
+                return best, mean, True
+        found = np.max([values.max((0, 2)) for values in accuracy.values()], axis=0)
+        return found, accuracy[RANDOM].mean((0, 2)), False
+
+    @property
+    def _training(self) -> tuple[TaskSource, str] | None:
+        if self.training is not None or "train" not in self.tasks[0].splits:
+            return self.training
+        return self.tasks[0], "train"
+
+    def _searched(self) -> list[Task]:
+        source, split = self.tasks
+        return [source.task(split, index) for index in range(self.task_count)]
+
+    def _all(self) -> Iterator[tuple[str, int]]:
+        for seed in self.seeds:
+            for name in self.contestants:
+                yield name, seed
+
+    def _file(self, folder: Path, name: str, seed: int) -> Path:
+        return folder / RUNS / _folder_name(name) / f"{seed}.npz"
+
+    def _begin(self, folder: Path) -> None:
+        file, settings = folder / SETTINGS, self.settings()
+        with self._judge() as evaluator:
+            problem = self._problem(self._make_env(evaluator, num_envs=1), evaluator)
+            for source in self.contestants.values():
+                if isinstance(source, str):
+                    require_agent(source, problem)
+        if file.exists():
+            _require_same(folder, json.loads(file.read_text()), settings)
+            return
+        if folder.exists() and any(folder.iterdir()):
+            raise ConfigurationError(f"{folder} holds something else than a comparison; choose another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_durably(file, json.dumps(settings, indent=1).encode() + b"\n")
+
+    @contextmanager
+    def _judge(self) -> Iterator[Evaluator]:
+        evaluator = self.evaluator_here()
+        try:
+            yield evaluator
+        finally:
+            if isinstance(evaluator, ParallelEvaluator) and evaluator is not self.evaluator:
+                evaluator.close()
+
+    def evaluator_here(self) -> Evaluator:
+        """The evaluator, made in this process if it is only described."""
+        if isinstance(self.evaluator, Evaluator):
+            return self.evaluator
+        return evaluator_in_processes(dict(self.evaluator), workers=1, timeout=self.timeout)
+
+    def _make_env(self, evaluator: Evaluator | Mapping[str, Any], num_envs: int, **options: Any) -> VectorEnv:
+        arguments = {**self.env_options, "tasks": self.tasks, "designs_per_trial": self.designs, **options}
+        return gym.make_vec(self.env, num_envs=num_envs, evaluator=evaluator, **arguments)
+
+    def run_one(
+        self, folder: Path, name: str, seed: int, evaluator: Evaluator, on_step: OnStep | None = None
+    ) -> SearchRun:
+        """Do one run and keep it as a file."""
+        trials = self.task_count * self.rounds
+        store = EpisodeStore(folder / EPISODES) if self.record else None
+
+        def keep(episodes: Sequence[DesignEpisode]) -> None:
+            assert store is not None
+            store.append([e for e in episodes if e.trial < (seed + 1) * trials])  # not of trials begun after these
+
+        recorder = {} if store is None else {"recorder": keep}
+        env = self._make_env(evaluator, trials, agent=name, **recorder)
+        try:
+            problem = self._problem(env, evaluator)
+            source = self.contestants[name]
+            agent = (resolve_agent(source) if isinstance(source, str) else source)(problem, seed)
+            if not isinstance(agent, Agent):
+                raise ConfigurationError(f"agent {name!r} must have a method predict, got a {type(agent).__name__}")
+            tasks = [row % self.task_count for row in range(trials)]
+            reset_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]) >> 1
+            run = run_search(agent, env, tasks, reset_seed, seed * trials, on_step)
+            run = run.with_measures(self._measures(run, env, evaluator))
+        finally:
+            env.close()
+            if store is not None:
+                store.close()
+        run.save(self._file(folder, name, seed))
+        return run
+
+    def _problem(self, env: VectorEnv, evaluator: Evaluator) -> SearchProblem:
+        return SearchProblem(
+            self.env,
+            dict(self.env_options),
+            env.search_space,  # type: ignore[attr-defined]
+            env.layout,  # type: ignore[attr-defined]
+            self.designs,
+            evaluator,
+            self._training,
+            self.training_steps,
+            self.device,
+        )
+
+    def _measures(self, run: SearchRun, env: VectorEnv, evaluator: Evaluator) -> dict[str, NDArray[np.float64]]:
+        """What the chosen designs are worth where the search did not look: a table's other values, or fresh seeds."""
+        space = env.search_space  # type: ignore[attr-defined]
+        rows = [row for row, text in enumerate(run.chosen.tolist()) if text]
+        architectures = [space.parse(str(run.chosen[row])) for row in rows]
+        tasks = [self.tasks[0].named(str(run.tasks[row])) for row in rows]
+        if hasattr(evaluator, "chosen_measures"):
+            found = evaluator.chosen_measures(architectures, tasks)
+        else:
+            pairs = zip(architectures, tasks, strict=True)
+            proposals = [Proposal(architecture, task, s) for architecture, task in pairs for s in FRESH_SEEDS]
+            accuracies = [e.accuracy for e in evaluator.evaluate(proposals)]
+            found = {FRESH: np.reshape(accuracies, (len(rows), len(FRESH_SEEDS))).mean(1)}
+        measures = {name: np.zeros(len(run.tasks)) for name in found}  # 0 where every design was illegal
+        for name, values in found.items():
+            measures[name][rows] = values
+        return measures
+
+    def _in_processes(self, folder: Path, missing: Sequence[tuple[str, int]], workers: int, on_run: OnRun) -> None:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(self,)) as pool:
+            jobs = {pool.submit(_work, folder, name, seed): (name, seed) for name, seed in missing}
+            try:
+                for job in as_completed(jobs):
+                    on_run(*jobs[job], job.result())
+            except BrokenProcessPool:
+                raise RlnasError("a worker process of the comparison died; the same command again goes on") from None
+            except BaseException:
+                for process in list(pool._processes.values()):  # the runs they are in would go on to their ends
+                    process.kill()
+                raise
+
+
+_in_worker: tuple[Benchmark, Evaluator]
+"""What this process is a worker of, and the evaluator of all its runs."""
+
+
+def _begin_worker(benchmark: Benchmark) -> None:
+    import torch
+
+    import rlnas  # noqa: F401 - registers the environments
+
+    global _in_worker
+    torch.set_num_threads(1)
+    _in_worker = benchmark, benchmark.evaluator_here()
+
+
+def _work(folder: Path, name: str, seed: int) -> SearchRun:
+    benchmark, evaluator = _in_worker
+    return benchmark.run_one(folder, name, seed, evaluator)
+
+
+def _folder_name(agent: str) -> str:
+    """A name for an agent's files, whatever its own contains."""
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", agent).strip("-").lower()
+    return plain if plain == agent else f"{plain}-{hashlib.sha256(agent.encode()).hexdigest()[:8]}"
+
+
+def _described(value: Any) -> Any:
+    return value.spec() if hasattr(value, "spec") else value
+
+
+def _require_same(folder: Path, begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for name in sorted(begun.keys() | now.keys()):
+        if begun.get(name) != now.get(name):
+            raise ConfigurationError(
+                f"{folder} holds a comparison with another {name} ({_short(begun.get(name))}, not "
+                f"{_short(now.get(name))}); choose another --out"
+            )
+
+
+def _short(value: Any) -> str:
+    text = canonical_json(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

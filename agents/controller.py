@@ -62,6 +62,14 @@ class Judgement:
     value: Tensor
 
 
+def gumbel_argmax(logits: Tensor, generator: torch.Generator | None) -> Tensor:
+    """The likeliest choices, or samples of the softmax if there is a generator: logits (B, A) to choices (B,)."""
+    if generator is not None:  # the largest of the logits with Gumbel noise is a sample of their softmax
+        uniform = torch.rand(logits.shape, generator=generator).clamp_min(1e-12)
+        logits = logits - torch.log(-torch.log(uniform))
+    return logits.argmax(-1)
+
+
 class LSTMController(nn.Module):
     """Policy and value head on one LSTM (RL²: Duan et al. 2016, https://arxiv.org/abs/1611.02779).
 
@@ -109,11 +117,7 @@ class LSTMController(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Memory]:
         """One step for every trial: actions, their log-probabilities and values, all (B,), and the memory after."""
         logits, value, memory = self.forward(observation[None], memory)
-        scores = logits[0].cpu()
-        if not deterministic:  # the largest of the logits with Gumbel noise is a sample of their softmax
-            uniform = torch.rand(scores.shape, generator=self._generator).clamp_min(1e-12)
-            scores = scores - torch.log(-torch.log(uniform))
-        action = scores.argmax(-1).to(self.device)
+        action = gumbel_argmax(logits[0].cpu(), None if deterministic else self._generator).to(self.device)
         log_prob = logits[0].log_softmax(-1).gather(-1, action[:, None]).squeeze(-1)
         return action, log_prob, value[0], memory
 

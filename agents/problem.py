@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
+from rlnas.errors import ConfigurationError
 from rlnas.evaluator import Evaluator
 from rlnas.search_space import SearchSpace
 from rlnas.task import Task, TaskSource
@@ -27,7 +28,7 @@ class SearchProblem:
         layout: of the environment's observations.
         designs: evaluations that a search may spend on a task.
         evaluator: of designs on the training tasks.
-        training: source and split of the tasks to prepare on.
+        training: source and split of the tasks to prepare on; None if there are none.
         training_steps: environment steps that an agent may learn for.
         device: of networks that learn, ``"cpu"`` or ``"cuda"``.
     """
@@ -38,25 +39,43 @@ class SearchProblem:
     layout: Any
     designs: int
     evaluator: Evaluator
-    training: tuple[TaskSource, str]
+    training: tuple[TaskSource, str] | None
     training_steps: int
     device: str = "cpu"
 
     def training_tasks(self) -> list[Task]:
-        """Every task to prepare on."""
-        source, split = self.training
+        """Every task to prepare on.
+
+        Raises:
+            ConfigurationError: if there are none.
+        """
+        source, split = self.training_source()
         return [source.task(split, index) for index in range(source.splits[split])]
 
     def training_env(self, num_envs: int, **options: Any) -> VectorEnv:
-        """The vector environment in which to learn: ``num_envs`` trials on training tasks."""
+        """The vector environment in which to learn: ``num_envs`` trials on training tasks.
+
+        Rewards are normalised for each task unless ``env_options`` or ``options`` say otherwise.
+        """
         arguments = {
+            "reward": "normalised",
             **self.env_options,
-            "tasks": self.training,
+            "tasks": self.training_source(),
             "evaluator": self.evaluator,
             "designs_per_trial": self.designs,
             **options,
         }
         return gym.make_vec(self.env, num_envs=num_envs, **arguments)
+
+    def training_source(self) -> tuple[TaskSource, str]:
+        """Source and split of the tasks to prepare on.
+
+        Raises:
+            ConfigurationError: if there are none.
+        """
+        if self.training is None:
+            raise ConfigurationError("an agent needs tasks to prepare itself on: name them with --training-tasks")
+        return self.training
 
 
 MakeAgent: TypeAlias = Callable[[SearchProblem, int], Agent]

@@ -126,7 +126,7 @@ class RL2:
                 break
             statistics = self._update(rollout, progress)
             self.updates += 1
-            self.timesteps += rollout.action.numel()
+            self.timesteps += int(rollout.playing.sum())
             statistics = {"timesteps": float(self.timesteps), "updates": float(self.updates), **statistics}
             if callback is not None and callback(self, statistics) is False:
                 break
@@ -196,7 +196,8 @@ class RL2:
         config = self.config
         discount = torch.where(rollout.design_ended, config.design_discount, 1.0)
         advantage, target = generalised_advantage(rollout.value, rollout.reward, discount, config.gae_lambda)
-        advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
+        earned = advantage[rollout.playing]
+        advantage = (advantage - earned.mean()) / (earned.std(correction=0) + 1e-8)
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * (1 - 0.9 * progress)
         entropy_weight = config.entropy * (1 - progress)
@@ -205,11 +206,12 @@ class RL2:
         for _ in range(config.epochs):
             order = torch.randperm(rollout.action.shape[1], generator=generator)
             for trials in order.tensor_split(min(config.minibatches, len(order))):
+                playing = rollout.playing[:, trials]
                 judged = self.controller.judge(rollout.observation[:, trials], rollout.action[:, trials])
-                ratio = (judged.log_prob - rollout.log_prob[:, trials]).exp()
-                policy_loss = clipped_surrogate(ratio, advantage[:, trials], config.clip)
-                value_loss = F.mse_loss(judged.value, target[:, trials])
-                entropy = judged.entropy.mean()
+                ratio = (judged.log_prob - rollout.log_prob[:, trials])[playing].exp()
+                policy_loss = clipped_surrogate(ratio, advantage[:, trials][playing], config.clip)
+                value_loss = F.mse_loss(judged.value[playing], target[:, trials][playing])
+                entropy = judged.entropy[playing].mean()
                 loss = policy_loss + config.value * value_loss - entropy_weight * entropy
                 self.optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -225,7 +227,7 @@ class RL2:
             "entropy": float(np.mean(entropies)),
             "gradient_norm": float(np.mean(norms)),
             "first_ratio_deviation": deviations[0],
-            "explained_variance": explained_variance(rollout.value, target),
+            "explained_variance": explained_variance(rollout.value[rollout.playing], target[rollout.playing]),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
         }
 

@@ -10,12 +10,14 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
+from rlnas.edits import WAIT
+
 from .controller import LSTMController
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """One whole trial of each environment, time first.
+    """One whole trial of each environment, time first; shorter ones are followed by steps that are not ``playing``.
 
     Args:
         observation: (T, B, D).
@@ -25,6 +27,7 @@ class Rollout:
         reward: after each action, (T, B).
         design_ended: whether each action completed a design, (T, B) bool.
         accuracy: of the design that an action completed, else 0, (T, B).
+        playing: whether each step belongs to the trial, (T, B) bool; elsewhere value and reward are 0.
     """
 
     observation: Tensor
@@ -34,6 +37,7 @@ class Rollout:
     reward: Tensor
     design_ended: Tensor
     accuracy: Tensor
+    playing: Tensor
 
 
 class Interrupted(Exception):
@@ -50,7 +54,7 @@ def collect(
 ) -> Rollout:
     """Play one trial in every environment, from reset to the end.
 
-    Legal designs all take the same number of decisions, so the trials end together.
+    Trials of decisions end together. Trials of edits do not: one that is over waits for the others.
 
     Args:
         controller: samples the actions; its generator is seeded with ``seed`` too.
@@ -67,19 +71,22 @@ def collect(
     memory = controller.blank(env.num_envs)
     columns: list[tuple[Tensor, ...]] = []
     over = np.zeros(env.num_envs, dtype=np.bool_)
-    while not over.any():
+    while not over.all():
         if stop():
             raise Interrupted
         seen = torch.as_tensor(observation, device=controller.device)
         action, log_prob, value, memory = controller.act(seen, memory)
-        observation, reward, terminated, truncated, info = env.step(action.cpu().numpy())
-        over = terminated | truncated
-        last = info["final_info"] if over.any() else info
-        feedback = (
-            torch.as_tensor(array, device=controller.device)
-            for array in (reward.astype(np.float32), last["design_ended"], last["accuracy"].astype(np.float32))
+        playing = ~over
+        observation, reward, terminated, truncated, info = env.step(np.where(playing, action.cpu().numpy(), WAIT))
+        ending = terminated | truncated
+        over = over | ending
+        ended, accuracy = (
+            np.where(ending, info["final_info"][name], info[name]) if ending.any() else info[name]
+            for name in ("design_ended", "accuracy")
         )
-        columns.append((seen, action, log_prob, value, *feedback))
-    if not over.all():
-        raise RuntimeError("the trials of one vector environment must all take the same number of steps")
+        feedback = [
+            torch.as_tensor(array, device=controller.device)
+            for array in (reward.astype(np.float32), ended, accuracy.astype(np.float32), playing)
+        ]
+        columns.append((seen, action, log_prob, value * feedback[-1], *feedback))
     return Rollout(*(torch.stack(column) for column in zip(*columns, strict=True)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from inspect import signature
 from typing import Any
 
@@ -16,6 +16,7 @@ from rlnas.errors import one_of
 from rlnas.evaluator import Evaluator
 from rlnas.search_space import SearchSpace
 from rlnas.specs import evaluator_from_spec, make_space, space_from_spec
+from rlnas.table_presets import with_data
 from rlnas.task import TaskSource
 
 from .render import RENDER_MODES, render_ansi, render_rgb
@@ -33,6 +34,8 @@ def make_settings(
     reference_designs: int = 8,
     invalid_action: str = "penalise",
     evaluation_seed: int | None = 0,
+    duplicates: str = "count",
+    data: str | None = None,
 ) -> TrialSettings:
     """Settings from what a user may write for :class:`DesignEnv`'s arguments.
 
@@ -42,14 +45,14 @@ def make_settings(
     if isinstance(space, str):
         space = make_space(space)
     elif isinstance(space, Mapping):
-        space = space_from_spec(space)
-    source, split = parse_tasks(tasks) if isinstance(tasks, str) else tasks
+        space = space_from_spec(with_data(space, data))
+    source, split = parse_tasks(tasks, data=data) if isinstance(tasks, str) else tasks
     if isinstance(source, Mapping):
-        source = source_from_spec(source)
+        source = source_from_spec(with_data(source, data))
     if evaluator is None or isinstance(evaluator, str):
         evaluator = {"kind": evaluator or "sequential"}
     if isinstance(evaluator, Mapping):
-        evaluator = evaluator_from_spec(evaluator)
+        evaluator = evaluator_from_spec(with_data(evaluator, data))
     return TrialSettings(
         env_id=env_id,
         space=space,
@@ -61,17 +64,18 @@ def make_settings(
         reference_designs=reference_designs,
         invalid_action=invalid_action,
         evaluation_seed=evaluation_seed,
+        duplicates=duplicates,
     )
 
 
-def known_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+def known_arguments(arguments: dict[str, Any], more: Iterable[str] = ()) -> dict[str, Any]:
     """The arguments themselves.
 
     Raises:
-        UnknownNameError: if :func:`make_settings` does not know one of them.
+        UnknownNameError: if one of them is neither known to :func:`make_settings` nor one of ``more``.
     """
     for name in arguments:
-        one_of("argument of the environment", name, signature(make_settings).parameters)
+        one_of("argument of the environment", name, [*signature(make_settings).parameters, *more])
     return arguments
 
 
@@ -114,6 +118,12 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
             :class:`~rlnas.errors.IllegalChoiceError`.
         evaluation_seed: which replicate of the random weights every evaluation uses, so that a design repeated on a
             task has the same accuracy; None draws a new one for each design.
+        duplicates: what of a design that the trial has evaluated before: ``"count"`` it like any other, or
+            ``"refuse"`` it: no choice is legal that only such designs go on with. Designs are compared by their
+            choices, so the same network designed otherwise is evaluated again, and so is everything once a trial has
+            evaluated its whole space.
+        data: the folder of known tables, see :mod:`rlnas.table_presets`, and of torchvision's sets; by default that of
+            the environment variable ``RLNAS_DATA`` for the former.
         recorder: called with the design episodes that ended in a step (:meth:`rlnas.store.EpisodeStore.append`, say).
         agent: who is recorded to have designed.
         render_mode: ``"ansi"`` or ``"rgb_array"``.
@@ -136,12 +146,15 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
         **settings: Any,
     ) -> None:
         self.render_mode = None if render_mode is None else one_of("render_mode", render_mode, RENDER_MODES)
-        self.settings = make_settings(**known_arguments(settings))
+        self.settings = self._make_settings(settings)
         self._trials = Trials(self.settings, 1, recorder, agent)
         self.layout = self._trials.layout
         self.search_space = self.settings.space
         self.observation_space = self.layout.box()
-        self.action_space = spaces.Discrete(self.search_space.num_choices)
+        self.action_space = spaces.Discrete(self.settings.num_actions)
+
+    def _make_settings(self, arguments: dict[str, Any]) -> TrialSettings:
+        return make_settings(**known_arguments(arguments))
 
     @property
     def trials(self) -> Trials:
@@ -150,7 +163,7 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
 
     def action_masks(self) -> NDArray[np.bool_]:
         """The legal actions now, of shape (actions,): sb3-contrib's form."""
-        return np.asarray(self._trials.legal()[0])
+        return np.array(self._trials.legal()[0])
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -158,7 +171,7 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
         super().reset(seed=seed)
         (task,), trial = task_options(options, 1)
         number = int(self._trials.trial[0]) + 1 if trial is None else trial
-        self._trials.begin(0, self.np_random, number, seed, task)
+        self._trials.begin([0], [self.np_random], [number], [seed], [task])
         return self._trials.observe()[0], self._info()
 
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:

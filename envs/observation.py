@@ -8,6 +8,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from rlnas.architecture import Architecture
+from rlnas.edits import ChainEdits
 from rlnas.search_space import SearchSpace
 from rlnas.task import DESCRIPTOR
 
@@ -39,23 +41,30 @@ class ObservationLayout:
     accuracy is what a search on a new task can see.
     """
 
+    ACTIONS_ARE_CHOICES = True
+    """Whether an action is the choice of the decision at hand."""
+
     MEMORY = ("action", "reward", "design_ended", "designs_left", "best", "incumbent")
     """The slices that carry something from one design of a trial to the next."""
 
     def __init__(self, space: SearchSpace) -> None:
         decisions, choices = len(space.decisions), space.num_choices
-        lengths = {
-            "design": decisions * choices,
-            "position": decisions,
-            "action": choices,
-            "reward": 1,
-            "design_ended": 1,
-            "designs_left": 1,
-            "best": 1,
-            "incumbent": choices,
-            "descriptor": len(DESCRIPTOR),
-            "legal": choices,
-        }
+        self._lay_out(
+            {
+                "design": decisions * choices,
+                "position": decisions,
+                "action": choices,
+                "reward": 1,
+                "design_ended": 1,
+                "designs_left": 1,
+                "best": 1,
+                "incumbent": choices,
+                "descriptor": len(DESCRIPTOR),
+                "legal": choices,
+            }
+        )
+
+    def _lay_out(self, lengths: dict[str, int]) -> None:
         self._slices: dict[str, slice] = {}
         self.size = 0
         for name, length in lengths.items():
@@ -75,3 +84,53 @@ class ObservationLayout:
     def split(self, observation: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Views of each named part of observations of shape (..., size)."""
         return {name: observation[..., part] for name, part in self._slices.items()}
+
+    def action_towards(self, observation: NDArray[np.float32], target: Architecture) -> int:
+        """The action that goes on towards a design, for one observation, of shape (size,)."""
+        return target.choices[int(observation[self["position"]].argmax())]
+
+
+class EditLayout(ObservationLayout):
+    """Where each part of an observation lies if designs are made by edits; see :class:`ObservationLayout` too.
+
+    ============== ================== ==================================================================
+    slice          length             content
+    ============== ================== ==================================================================
+    network        layers*choices     one-hot row for each layer of the network as it is now
+    position       max_edits          one-hot: the edits made so far in this design
+    action         actions            one-hot: the previous action (zeros at a trial's start)
+    reward         1                  see :class:`ObservationLayout`
+    design_ended   1                  see :class:`ObservationLayout`
+    designs_left   1                  see :class:`ObservationLayout`
+    best           1                  see :class:`ObservationLayout`
+    incumbent      layers*choices     one-hot rows: the network that is best so far (zeros if none)
+    descriptor     9                  see :class:`ObservationLayout`
+    legal          actions            1 for each action that is legal now
+    ============== ================== ==================================================================
+
+    If designs start from the incumbent, ``network`` too carries something from one of them to the next.
+    """
+
+    ACTIONS_ARE_CHOICES = False
+
+    def __init__(self, edits: ChainEdits) -> None:
+        self._edits = edits
+        network, actions = len(edits.empty) * edits.space.num_choices, len(edits.names)
+        self._lay_out(
+            {
+                "network": network,
+                "position": edits.max_edits,
+                "action": actions,
+                "reward": 1,
+                "design_ended": 1,
+                "designs_left": 1,
+                "best": 1,
+                "incumbent": network,
+                "descriptor": len(DESCRIPTOR),
+                "legal": actions,
+            }
+        )
+
+    def action_towards(self, observation: NDArray[np.float32], target: Architecture) -> int:
+        network = observation[self["network"]].reshape(len(self._edits.empty), -1).argmax(1)
+        return self._edits.plan(target, network.tolist())[0]

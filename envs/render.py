@@ -21,8 +21,6 @@ def render_ansi(trials: Trials, row: int) -> str:
     settings = trials.settings
     if not trials.tasks:
         return "no trial yet: call reset()"
-    taken = trials.choices[row][trials.choices[row] >= 0].tolist()
-    named = [d.choices[c] for d, c in zip(settings.space.decisions, taken, strict=False)]
     last = f"{trials.architecture[row]}  accuracy {trials.accuracy[row]:.3f}  {trials.status[row]}"
     return "\n".join(
         (
@@ -30,7 +28,7 @@ def render_ansi(trials: Trials, row: int) -> str:
             f"design  {trials.design[row]} of {settings.designs_per_trial} done",
             f"best    {trials.best[row]:.3f}",
             f"last    {last if trials.ended[row] else '-'}",
-            f"now     {' | '.join(named) or '-'} ({len(taken)} of {len(settings.space.decisions)} decisions)",
+            f"now     {trials.partial.progress(row)}",
         )
     )
 

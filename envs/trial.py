@@ -14,18 +14,24 @@ from numpy.typing import NDArray
 
 from rlnas.architecture import Architecture
 from rlnas.episode import DesignEpisode, canonical_json
-from rlnas.errors import ConfigurationError, IllegalChoiceError, at_least, one_of
+from rlnas.errors import ConfigurationError, at_least, one_of
 from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
 from rlnas.reward import REWARDS, Reference, random_reference, reward_of
 from rlnas.search_space import SearchSpace
+from rlnas.tabular_evaluator import TabularEvaluator
 from rlnas.task import DESCRIPTOR, Task, TaskSource
 
+from .evaluated_designs import EvaluatedDesigns
 from .observation import LIMIT, ObservationLayout
+from .partial_designs import PartialDesigns
 
 Recorder: TypeAlias = Callable[[Sequence[DesignEpisode]], None]
 """Is given the design episodes that ended in one step; what it has returned from is recorded."""
 
 INVALID_ACTIONS = ("penalise", "raise")
+DUPLICATES = ("count", "refuse")
+ILLEGAL = Evaluation(0.0, status=Status.INVALID, message="illegal action")
+"""What a design is worth that an illegal action ended."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class TrialSettings:
     reference_designs: int
     invalid_action: str
     evaluation_seed: int | None
+    duplicates: str
 
     def __post_init__(self) -> None:
         kinds = {"space": (self.space, SearchSpace), "evaluator": (self.evaluator, Evaluator)}
@@ -51,10 +58,27 @@ class TrialSettings:
         one_of("split", self.split, self.source.splits)
         one_of("reward", self.reward, REWARDS)
         one_of("invalid_action", self.invalid_action, INVALID_ACTIONS)
+        one_of("duplicates", self.duplicates, DUPLICATES)
         at_least("designs_per_trial", self.designs_per_trial, 1)
         at_least("reference_designs", self.reference_designs, 2)
         if self.evaluation_seed is not None:
             at_least("evaluation_seed", self.evaluation_seed, 0)
+
+    @property
+    def layout(self) -> ObservationLayout:
+        """Of the observations."""
+        return ObservationLayout(self.space)
+
+    @property
+    def num_actions(self) -> int:
+        """Size of the action space."""
+        return self.space.num_choices
+
+    def designs(self, count: int) -> PartialDesigns:
+        """``count`` designs to make."""
+        refuse = self.duplicates == "refuse"
+        evaluated = EvaluatedDesigns(self.space, count, self.designs_per_trial) if refuse else None
+        return PartialDesigns(self.space, count, evaluated)
 
     def spec(self) -> dict[str, Any]:
         """What a record needs to rebuild the environment, as JSON."""
@@ -69,14 +93,17 @@ class TrialSettings:
             "reference_designs": self.reference_designs,
             "invalid_action": self.invalid_action,
             "evaluation_seed": self.evaluation_seed,
+            # Left out by default: then descriptions are the same as before there was a choice, and so are records.
+            **({} if self.duplicates == "count" else {"duplicates": self.duplicates}),
         }
 
 
 class Trials:
     """``count`` trials side by side, each on a task of its own.
 
-    Every public array has one row for each trial. Trials are begun one by one and advanced together; whatever designs
-    one step completes are evaluated in one call.
+    Every public array has one row for each trial. Trials are advanced together; what an action does to a design in
+    progress, :class:`~rlnas.envs.partial_designs.PartialDesigns` knows, and whatever designs one step completes are
+    evaluated in one call.
 
     Args:
         settings: the rules.
@@ -91,23 +118,21 @@ class Trials:
         self.settings = settings
         self.count = count
         self.recorder = recorder
-        self.layout = ObservationLayout(settings.space)
+        self.layout = settings.layout
         self.agent = agent
-        self._transitions = settings.space.transitions
-        self._decisions = len(settings.space.decisions)
-        self._rows = np.arange(count)
+        self.partial = settings.designs(count)
+        self._lookup = _lookup_of(settings)
         self._references: dict[str, Reference] = {}
+        self._texts = _Texts(settings.space)
         self._seeds: list[int | None] = [None] * count
         self.tasks: list[Task] = []
-        self.state = np.zeros(count, dtype=np.int32)
-        self.position = np.zeros(count, dtype=np.int64)
-        self.choices = np.full((count, self._decisions), -1, dtype=np.int64)
         self.trial = np.full(count, -1, dtype=np.int64)
         self.design = np.zeros(count, dtype=np.int64)
         self.best = np.zeros(count)
-        self.incumbent = np.full_like(self.choices, -1)
-        self.action = np.full(count, -1, dtype=np.int64)
+        self.incumbent = np.full_like(self.partial.choices, -1)
         self.accuracy = np.zeros(count)
+        self.seconds = np.zeros(count)
+        """What the evaluations of the designs that ended last took; no part of ``info``, which repeats exactly."""
         self.ended = np.zeros(count, dtype=np.bool_)
         self.descriptor = np.zeros((count, len(DESCRIPTOR)), dtype=np.float32)
         self.task_name = np.full(count, "", dtype=object)
@@ -119,23 +144,42 @@ class Trials:
         spec: dict[str, Any] = json.loads(canonical_json(self.settings.spec()))  # as a record gives it back
         return spec
 
-    def begin(self, row: int, rng: np.random.Generator, trial: int, seed: int | None, task: int | None = None) -> None:
-        """Start trial number ``trial`` in a row, on task number ``task`` or, where None, on one that ``rng`` draws."""
+    def begin(
+        self,
+        rows: Sequence[int],
+        rngs: Sequence[np.random.Generator],
+        trials: Sequence[int],
+        seeds: Sequence[int | None],
+        tasks: Sequence[int | None],
+    ) -> None:
+        """Start trials.
+
+        Args:
+            rows: where.
+            rngs: a generator for each.
+            trials: the number under which each is recorded.
+            seeds: what each generator was seeded with, for the record.
+            tasks: the number of each one's task, or None for one that the generator draws.
+        """
         source, split = self.settings.source, self.settings.split
-        chosen = source.sample(split, rng) if task is None else source.task(split, task)
-        if len(self.tasks) < self.count:
-            self.tasks = [chosen] * self.count
-        self.tasks[row] = chosen
-        self._seeds[row] = seed
-        self.trial[row], self.design[row], self.best[row] = trial, 0, 0.0
-        self.action[row], self.accuracy[row], self.ended[row] = -1, 0.0, False
-        self.descriptor[row] = np.clip(chosen.descriptor, -LIMIT, LIMIT)
-        self.task_name[row], self.architecture[row], self.status[row] = chosen.name, "", ""
-        self._clear_design(row)
+        chosen = [
+            source.sample(split, rng) if number is None else source.task(split, number)
+            for rng, number in zip(rngs, tasks, strict=True)
+        ]
+        self.tasks = self.tasks or [chosen[0]] * self.count
+        for row, task, seed in zip(rows, chosen, seeds, strict=True):
+            self.tasks[row], self._seeds[row] = task, seed
+        descriptors = {task: np.clip(task.descriptor, -LIMIT, LIMIT) for task in set(chosen)}
+        self.descriptor[rows] = [descriptors[task] for task in chosen]
+        self.task_name[rows] = [task.name for task in chosen]
+        self.trial[rows], self.design[rows], self.best[rows], self.incumbent[rows] = trials, 0, 0.0, -1
+        self.accuracy[rows], self.ended[rows] = 0.0, False
+        self.architecture[rows], self.status[rows] = "", ""
+        self.partial.begin(rows)
 
     def legal(self) -> NDArray[np.bool_]:
-        """The legal choices now, of shape (count, choices)."""
-        return np.asarray(self._transitions[self.state] >= 0)
+        """The legal choices now, of shape (count, choices); not to be written to."""
+        return self.partial.legal()
 
     def step(
         self, actions: NDArray[np.int64], rngs: Sequence[np.random.Generator]
@@ -155,43 +199,27 @@ class Trials:
         """
         if not self.tasks or (self.design >= self.settings.designs_per_trial).any():
             raise ResetNeeded("no trial is in progress: call reset() before step()")
-        actions = self._known(actions)
-        following = self._transitions[self.state, actions]
-        illegal = following < 0
-        if illegal.any() and self.settings.invalid_action == "raise":
-            self._refuse(int(np.flatnonzero(illegal)[0]), actions)
-        self.choices[self._rows, self.position] = actions
-        self.position += 1
-        self.state = np.where(illegal, 0, following).astype(np.int32)
-        self.action = actions.copy()
+        self.ended = self.partial.take(actions, raises=self.settings.invalid_action == "raise")
         self.accuracy[:] = 0.0
         self.architecture[:] = ""
         self.status[:] = ""
-        self.ended = illegal | (self.position == self._decisions)
         rewards = np.zeros(self.count)
-        rows = np.flatnonzero(self.ended).tolist()
-        if rows:
-            self._finish_designs(rows, illegal, rewards, rngs)
+        rows = np.flatnonzero(self.ended)
+        if len(rows):
+            rewards[rows] = self._finish_designs(rows, rngs)
+            self.partial.clear(rows, self.incumbent[rows])
         return rewards, self.design >= self.settings.designs_per_trial
 
     def observe(self) -> NDArray[np.float32]:
         """Observations of shape (count, layout.size)."""
-        observation = np.zeros((self.count, self.layout.size), dtype=np.float32)
+        observation = np.empty((self.count, self.layout.size), dtype=np.float32)
         parts = self.layout.split(observation)
-        design = parts["design"].reshape(self.count, self._decisions, -1)
-        rows, taken = np.nonzero(self.choices >= 0)
-        design[rows, taken, self.choices[rows, taken]] = 1
-        known = np.flatnonzero(self.best > 0)  # elsewhere no design has been worth anything yet
-        parts["incumbent"][known, self.incumbent[known, self.position[known]]] = 1
-        parts["position"][self._rows, self.position] = 1
-        acted = np.flatnonzero(self.action >= 0)
-        parts["action"][acted, self.action[acted]] = 1
+        self.partial.observe(parts, self.incumbent)
         parts["reward"][:, 0] = self.accuracy
         parts["design_ended"][:, 0] = self.ended
         parts["designs_left"][:, 0] = 1 - self.design / self.settings.designs_per_trial
         parts["best"][:, 0] = self.best
         parts["descriptor"][:] = self.descriptor
-        parts["legal"][:] = self.legal()
         return observation
 
     def info(self) -> dict[str, NDArray[Any]]:
@@ -207,51 +235,52 @@ class Trials:
             "status": self.status.copy(),
         }
 
-    def _known(self, actions: NDArray[np.int64]) -> NDArray[np.int64]:
-        # A negative index would silently be another choice, and a single number the choice of every trial.
-        choices = self._transitions.shape[1]
-        whole = actions.shape == (self.count,) and actions.dtype.kind in "iu"
-        if not whole or ((actions < 0) | (actions >= choices)).any():
-            raise IllegalChoiceError(f"{self.count} action(s) in 0 .. {choices - 1} are needed, got {actions.tolist()}")
-        return actions.astype(np.int64)
-
-    def _finish_designs(
-        self,
-        rows: list[int],
-        illegal: NDArray[np.bool_],
-        rewards: NDArray[np.float64],
-        rngs: Sequence[np.random.Generator],
-    ) -> None:
-        proposals = {row: self._proposal(row, rngs[row]) for row in rows if not illegal[row]}
-        evaluations = dict(zip(proposals, self.settings.evaluator.evaluate(list(proposals.values())), strict=True))
-        episodes = []
-        for row in rows:
-            evaluation = evaluations.get(row) or Evaluation(0.0, status=Status.INVALID, message="illegal action")
-            best_before = float(self.best[row])
-            rewards[row] = self._reward(row, evaluation.accuracy, best_before)
-            self.accuracy[row] = evaluation.accuracy
-            if evaluation.accuracy > best_before:
-                self.best[row], self.incumbent[row] = evaluation.accuracy, self.choices[row]
-            self.status[row] = str(evaluation.status)
-            if row in proposals:
-                self.architecture[row] = proposals[row].architecture.text
-            if self.recorder is not None:
-                episodes.append(self._episode(row, evaluation, proposals.get(row), float(rewards[row])))
-            self.design[row] += 1
-            self._clear_design(row)
+    def _finish_designs(self, rows: NDArray[np.int64], rngs: Sequence[np.random.Generator]) -> NDArray[np.float64]:
+        """Evaluate, judge and record the designs that ended in some rows; their rewards."""
+        evaluations = [ILLEGAL] * len(rows)
+        seeds = [0] * len(rows)
+        complete = np.flatnonzero(~self.partial.illegal[rows])
+        for place, evaluation, seed in zip(complete.tolist(), *self._evaluate(rows[complete], rngs), strict=True):
+            evaluations[place], seeds[place] = evaluation, seed
+        accuracy = np.array([evaluation.accuracy for evaluation in evaluations])
+        rewards = self._rewards(rows, accuracy)
+        better = rows[accuracy > self.best[rows]]
+        self.accuracy[rows] = accuracy
+        self.seconds[rows] = [evaluation.seconds for evaluation in evaluations]
+        self.best[better], self.incumbent[better] = self.accuracy[better], self.partial.choices[better]
+        self.status[rows] = [str(evaluation.status) for evaluation in evaluations]
         if self.recorder is not None:
-            self.recorder(episodes)
+            ended = zip(rows.tolist(), evaluations, seeds, rewards.tolist(), strict=True)
+            self.recorder([self._episode(*design) for design in ended])
+        self.design[rows] += 1
+        return rewards
 
-    def _proposal(self, row: int, rng: np.random.Generator) -> Proposal:
-        architecture = Architecture(self.settings.space, tuple(self.choices[row].tolist()))
-        seed = self.settings.evaluation_seed
-        return Proposal(architecture, self.tasks[row], int(rng.integers(2**31)) if seed is None else seed)
+    def _evaluate(
+        self, rows: NDArray[np.int64], rngs: Sequence[np.random.Generator]
+    ) -> tuple[list[Evaluation], list[int]]:
+        """The evaluation of the complete designs in some rows, and the seed of each."""
+        settings = self.settings
+        choices = self.partial.choices[rows]
+        designs = list(map(tuple, choices.tolist()))
+        self.architecture[rows] = [self._texts[design] for design in designs]
+        tasks = [self.tasks[row] for row in rows.tolist()]
+        if settings.evaluation_seed is None:
+            seeds = [int(rngs[row].integers(2**31)) for row in rows.tolist()]
+        else:
+            seeds = [settings.evaluation_seed] * len(rows)
+            if self._lookup is not None:
+                return self._lookup(choices, tasks, settings.evaluation_seed), seeds
+        proposals = [
+            Proposal(Architecture(settings.space, design), task, seed)
+            for design, task, seed in zip(designs, tasks, seeds, strict=True)
+        ]
+        return settings.evaluator.evaluate(proposals), seeds
 
-    def _reward(self, row: int, accuracy: float, best_before: float) -> float:
-        form, reference = self.settings.reward, None
-        if form == "normalised":
-            reference = self._reference(self.tasks[row])
-        return reward_of(form, accuracy, best_before, reference)
+    def _rewards(self, rows: NDArray[np.int64], accuracy: NDArray[np.float64]) -> NDArray[np.float64]:
+        form = self.settings.reward
+        references = [self._reference(self.tasks[row]) if form == "normalised" else None for row in rows.tolist()]
+        results = zip(accuracy.tolist(), self.best[rows].tolist(), references, strict=True)
+        return np.array([reward_of(form, now, before, reference) for now, before, reference in results])
 
     def _reference(self, task: Task) -> Reference:
         if task.digest not in self._references:
@@ -261,12 +290,8 @@ class Trials:
             )
         return self._references[task.digest]
 
-    def _episode(self, row: int, evaluation: Evaluation, proposal: Proposal | None, reward: float) -> DesignEpisode:
-        actions = tuple(self.choices[row, : self.position[row]].tolist())
-        masks, state = [], 0
-        for action in actions:
-            masks.append("".join("1" if s >= 0 else "0" for s in self._transitions[state].tolist()))
-            state = int(self._transitions[state, action])
+    def _episode(self, row: int, evaluation: Evaluation, evaluation_seed: int, reward: float) -> DesignEpisode:
+        actions, masks = self.partial.taken(row)
         return DesignEpisode(
             agent=self.agent,
             trial=int(self.trial[row]),
@@ -275,22 +300,42 @@ class Trials:
             env=self._spec,
             task=self.tasks[row].name,
             task_digest=self.tasks[row].digest,
-            evaluation_seed=proposal.seed if proposal else 0,
+            evaluation_seed=evaluation_seed,
             actions=actions,
-            masks=tuple(masks),
+            masks=masks,
             rewards=(0.0,) * (len(actions) - 1) + (reward,),
-            architecture=proposal.architecture.text if proposal else "",
+            architecture=self.architecture[row],
             evaluation=evaluation,
             best=float(self.best[row]),
+            start=self.partial.start(row),
         )
 
-    def _clear_design(self, row: int) -> None:
-        self.state[row], self.position[row], self.choices[row] = 0, 0, -1
 
-    def _refuse(self, row: int, actions: NDArray[np.int64]) -> None:
-        decision = self.settings.space.decisions[int(self.position[row])]
-        legal = [n for n, ok in zip(decision.choices, self.legal()[row], strict=False) if ok]
-        raise IllegalChoiceError(f"{decision.name}: action {actions[row]} is illegal here (legal: {', '.join(legal)})")
+def _lookup_of(settings: TrialSettings) -> Callable[[NDArray[np.int64], Sequence[Task], int], list[Evaluation]] | None:
+    """How bare choices are evaluated, which costs a table less than proposals do; None where it takes proposals."""
+    if isinstance(settings.evaluator, TabularEvaluator):
+        settings.evaluator.accept(settings.space)
+        return settings.evaluator.lookup
+    return None
+
+
+class _Texts(dict[tuple[int, ...], str]):
+    """The canonical text of each design by its choices, remembered: to make one costs more than a table's answer."""
+
+    SIZE = 100_000
+
+    def __init__(self, space: SearchSpace) -> None:
+        super().__init__()
+        self._space = space
+
+    def __missing__(self, choices: tuple[int, ...]) -> str:
+        if len(self) >= self.SIZE:
+            self.clear()
+        text = self[choices] = self._space.text(choices)
+        return text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Texts, (self._space,)
 
 
 def task_options(options: dict[str, Any] | None, count: int) -> tuple[list[int | None], int | None]:

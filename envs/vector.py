@@ -16,7 +16,7 @@ from rlnas.errors import ConfigurationError, at_least, one_of
 
 from .design import DesignEnv, known_arguments, make_settings
 from .render import RENDER_MODES, render_ansi, render_rgb
-from .trial import Recorder, Trials, task_options
+from .trial import Recorder, Trials, TrialSettings, task_options
 
 
 class DesignVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any]]):
@@ -48,15 +48,18 @@ class DesignVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[
     ) -> None:
         self.num_envs = at_least("num_envs", num_envs, 1)
         self.render_mode = None if render_mode is None else one_of("render_mode", render_mode, RENDER_MODES)
-        self.settings = make_settings(**known_arguments(settings))
+        self.settings = self._make_settings(settings)
         self._trials = Trials(self.settings, num_envs, recorder, agent)
         self.layout = self._trials.layout
         self.search_space = self.settings.space
         self.single_observation_space = self.layout.box()
-        self.single_action_space = spaces.Discrete(self.search_space.num_choices)
+        self.single_action_space = spaces.Discrete(self.settings.num_actions)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._rngs: list[np.random.Generator] = []
+
+    def _make_settings(self, arguments: dict[str, Any]) -> TrialSettings:
+        return make_settings(**known_arguments(arguments))
 
     @property
     def trials(self) -> Trials:
@@ -65,7 +68,7 @@ class DesignVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[
 
     def action_masks(self) -> NDArray[np.bool_]:
         """The legal actions now, of shape (num_envs, actions)."""
-        return self._trials.legal()
+        return self._trials.legal().copy()
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -77,8 +80,8 @@ class DesignVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[
             kept if s is None else gym.utils.seeding.np_random(s)[0] for s, kept in zip(seeds, old, strict=True)
         ]
         first = int(self._trials.trial.max()) + 1 if trial is None else trial
-        for row, task in enumerate(tasks):
-            self._trials.begin(row, self._rngs[row], first + row, seeds[row], task)
+        rows = range(self.num_envs)
+        self._trials.begin(rows, self._rngs, [first + row for row in rows], seeds, tasks)
         return self._trials.observe(), self._info()
 
     def step(
@@ -88,9 +91,7 @@ class DesignVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[
         final: dict[str, Any] = {}
         if over.any():
             final = self._final(over)
-            for row in np.flatnonzero(over).tolist():
-                number = int(self._trials.trial[row]) + self.num_envs
-                self._trials.begin(row, self._rngs[row], number, None)
+            self._begin_next(np.flatnonzero(over).tolist())
         return self._trials.observe(), rewards, over, np.zeros_like(over), {**self._info(), **final}
 
     def render(self) -> tuple[Any, ...] | None:
@@ -101,11 +102,16 @@ class DesignVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[
         return tuple(texts if self.render_mode == "ansi" else map(render_rgb, texts))
 
     def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
-        if seed is None or isinstance(seed, int):
-            return [None if seed is None else seed + i for i in range(self.num_envs)]
+        if seed is None or isinstance(seed, int | np.integer):
+            return [None if seed is None else int(seed) + i for i in range(self.num_envs)]
         if len(seed) != self.num_envs:
             raise ConfigurationError(f"seed must be one number or {self.num_envs}, one for each trial, got {len(seed)}")
-        return list(seed)
+        return [None if s is None else int(s) for s in seed]
+
+    def _begin_next(self, rows: list[int]) -> None:
+        numbers = (self._trials.trial[rows] + self.num_envs).tolist()
+        unset = [None] * len(rows)
+        self._trials.begin(rows, [self._rngs[row] for row in rows], numbers, unset, unset)
 
     def _info(self) -> dict[str, Any]:
         return _with_masks(self._trials.info(), np.ones(self.num_envs, dtype=np.bool_))

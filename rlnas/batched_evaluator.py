@@ -33,9 +33,9 @@ QUERY_TILE = 25
 CUDA_TILES = (5, 25)
 """Numbers of support images that are computed together on CUDA, so that tasks of different sizes share kernels."""
 
-CPU_BYTES, CPU_ALONE_BYTES = 96e6, 40e6
-"""What the networks of one population may need together on a CPU, and from where on each is trained by itself: larger
-populations wait for memory, smaller ones for the interpreter (measured by ``benchmarks/evaluator.py``)."""
+CPU_BYTES, CPU_ALONE_BYTES = 96e6, 30e6
+"""Bytes that the networks of one population may need together on a CPU, and from where on one is trained by itself.
+Larger populations wait for memory, smaller ones for the interpreter (measured by ``benchmarks/evaluator.py``)."""
 
 
 class BatchedEvaluator(SequentialEvaluator):
@@ -104,11 +104,15 @@ class BatchedEvaluator(SequentialEvaluator):
                 results[index] = Evaluation(0.0, None, Status.OUT_OF_MEMORY, 0.0, *candidate.cost, message)
             else:
                 candidates.append(candidate)
-        limits = (memory, memory) if self.device.type == "cuda" else (min(memory, CPU_BYTES), CPU_ALONE_BYTES)
+        limit = memory if self.device.type == "cuda" else min(memory, CPU_BYTES)
         with torch.inference_mode(False), torch.no_grad(), one_thread():
-            for batch in _batches(candidates, *limits):
+            for batch in _batches(candidates, limit, self._alone):
                 self._train_batch(batch, results)
         return [results[index] for index in range(len(proposals))]
+
+    def _alone(self, candidate: _Candidate) -> bool:
+        """Whether a candidate is trained by itself: nothing but the candidate decides it."""
+        return self.device.type == "cpu" and not self.tiles and candidate.bytes > CPU_ALONE_BYTES
 
     def _train_batch(self, batch: Sequence[_Candidate], results: dict[int, Evaluation]) -> None:
         started = time.perf_counter()
@@ -156,7 +160,8 @@ class BatchedEvaluator(SequentialEvaluator):
         starts = [start(c.proposal.architecture, c.task, c.proposal.seed, self.init) for c in batch]
         weights, rates = zip(*starts, strict=True)
         graphs, shapes = [c.graph for c in batch], [c.task.image_shape for c in batch]
-        population = Population(graphs, shapes, self.device, half=self.precision == "bfloat16")
+        alone = self._alone(batch[0])
+        population = Population(graphs, shapes, self.device, half=self.precision == "bfloat16", alone=alone)
         population.load(weights, rates if all(rates) else self.adaptation.learning_rate)
         support = population.images(support_x, support_y, batch[0].tile)
         population.adapt(support, self.adaptation, np.array([c.steps for c in batch]))
@@ -275,13 +280,15 @@ def _footprint(graph: Graph, task: FewShotTask, parameters: int, tile: int, quer
     return 4.0 * (activations + (6 + 2 * max(rows, queries // QUERY_TILE)) * parameters)
 
 
-def _batches(candidates: Sequence[_Candidate], limit: float, alone: float) -> Iterator[list[_Candidate]]:
-    """Candidates of one kind that together need at most ``limit`` bytes; who needs more than ``alone`` is alone."""
+def _batches(
+    candidates: Sequence[_Candidate], limit: float, alone: Callable[[_Candidate], bool]
+) -> Iterator[list[_Candidate]]:
+    """Candidates of one kind that together need at most ``limit`` bytes, or one who must be ``alone``."""
     batch: list[_Candidate] = []
     total = 0.0
     for candidate in sorted(candidates, key=lambda c: (c.kind, c.bytes)):
         new_kind = bool(batch) and batch[0].kind != candidate.kind
-        if batch and (new_kind or candidate.bytes > alone or total + candidate.bytes > limit):
+        if batch and (new_kind or alone(candidate) or total + candidate.bytes > limit):
             yield batch
             batch, total = [], 0.0
         batch.append(candidate)

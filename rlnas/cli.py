@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from rlnas.bench_command import bench, search
 from rlnas.cli_options import (
     AdaptationName,
     AdaptationOption,
-    Designs,
+    Data,
     Device,
     Download,
     EvaluatorKind,
@@ -25,21 +26,20 @@ from rlnas.cli_options import (
     Out,
     Seed,
     TaskOptions,
-    Tasks,
     Timeout,
-    TrialCount,
     Workers,
+    device_of,
     evaluator_spec,
+    new_folder,
     portable,
-    tasks_of,
+    problem_of,
 )
-from rlnas.errors import CheckpointError, ConfigurationError, RlnasError, one_of
+from rlnas.errors import ConfigurationError, RlnasError, one_of
 from rlnas.meta_command import meta_train
 from rlnas.registration import PRESETS
+from rlnas.tabulate_command import tabulate
 
 if TYPE_CHECKING:
-    from rlnas.agents.benchmark import Comparison
-    from rlnas.agents.controller import LSTMController
     from rlnas.agents.training import TrainSettings
     from rlnas.evaluator import Evaluator
 
@@ -69,19 +69,19 @@ def main() -> None:
 
 
 @app.command()
-def envs(as_json: Json = False) -> None:
+def envs(data: Data = None, as_json: Json = False) -> None:
     """List the environments: their search space, their tasks and how many designs an episode has."""
-    from rlnas.specs import space_from_spec
+    from rlnas.specs import available_space
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for env_id, arguments in PRESETS.items():
-        space = space_from_spec(arguments["space"])
+        space = available_space(arguments["space"], data)
         rows.append(
             {
                 "id": env_id,
-                "space": space.name,
-                "decisions": len(space.decisions),
-                "architectures": space.size,
+                "space": None if space is None else space.name,
+                "decisions": None if space is None else len(space.decisions),
+                "architectures": None if space is None else space.size,
                 "tasks": arguments["tasks"],
                 "designs": arguments["designs_per_trial"],
             }
@@ -89,9 +89,13 @@ def envs(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows))
         return
-    print(f"{'id':24}{'space':52}{'decisions':>9}{'architectures':>15}  {'tasks':14}designs an episode")
+    print(f"{'id':30}{'space':52}{'decisions':>9}{'architectures':>15}  {'tasks':26}designs an episode")
     for row in rows:
-        print("{id:24}{space:52}{decisions:>9}{architectures:>15,}  {tasks:14}{designs:>3}".format(**row))
+        if row["space"] is None:
+            row |= {"space": "(its table is not here: see --data)", "decisions": "-", "architectures": "-"}
+        else:
+            row["architectures"] = f"{row['architectures']:,}"
+        print("{id:30}{space:52}{decisions:>9}{architectures:>15}  {tasks:26}{designs:>3}".format(**row))
 
 
 @app.command()
@@ -107,6 +111,7 @@ def train(
     tasks: Annotated[str | None, typer.Option(help="Tasks to train on, if not the environment's.")] = None,
     task_option: TaskOptions = None,
     download: Download = False,
+    data: Data = None,
     init: Init = None,
     adaptation: AdaptationName = None,
     adaptation_option: AdaptationOption = None,
@@ -129,19 +134,23 @@ def train(
     from rlnas.options import learner_options
     from rlnas.progress import Progress
 
-    learner_device = _device(device)
-    one_of("environment", env, PRESETS)
+    learner_device = device_of(device)
+    preset = PRESETS[one_of("environment", env, PRESETS)]
     if tasks is None and (task_option or download):
         raise ConfigurationError("--task-option and --download need --tasks")
-    env_options: dict[str, Any] = {} if tasks is None else {"tasks": portable(*tasks_of(tasks, task_option, download))}
-    preset = PRESETS[env]["evaluator"]
-    spec = evaluator_spec(preset, evaluator, learner_device, init, adaptation, adaptation_option)
-    if spec != preset:
+    problem, searched = problem_of(env, tasks or preset["tasks"], task_option, download, data)
+    spec = evaluator_spec(problem["evaluator"], evaluator, learner_device, init, adaptation, adaptation_option)
+    env_options: dict[str, Any] = {}
+    if spec["kind"] == "table":
+        env_options["space"] = problem["space"]
+    if tasks is not None or spec["kind"] == "table":
+        env_options["tasks"] = portable(*searched)
+    if spec != preset["evaluator"]:
         env_options["evaluator"] = spec
     learner = RL2Config(**learner_options(option or [], asdict(RL2Config())))
     settings = TrainSettings(env, steps, seed, trials, reward, learner, env_options)
     if not resume:
-        out = out or _new_folder("train")
+        out = out or new_folder("train")
         begin_run(out, settings)
     elif out is None:
         raise ConfigurationError("--resume needs --out, the folder of the run")
@@ -167,77 +176,11 @@ def train(
 
 
 app.command("meta-train")(meta_train)
+app.command()(tabulate)
 
 
-@app.command()
-def search(
-    agent: Annotated[Path, typer.Option(help="Folder of a training run.")],
-    tasks: Tasks = "digits:test",
-    task_option: TaskOptions = None,
-    trials: TrialCount = 20,
-    designs: Designs = 10,
-    against: Annotated[str, typer.Option(help="Compare with: evolution, wiped; random always.")] = "random,evolution",
-    out: Out = None,
-    download: Download = False,
-    init: Init = None,
-    adaptation: AdaptationName = None,
-    adaptation_option: AdaptationOption = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    evaluator: EvaluatorKind = None,
-    workers: Workers = 1,
-    timeout: Timeout = None,
-    as_json: Json = False,
-) -> None:
-    """Search unseen tasks with a trained, frozen controller, beside other searchers at equal evaluations."""
-    from rlnas.agents.benchmark import Comparison
-
-    controller = _controller(agent, device)
-    env = one_of(f"environment of the agent in {agent}", str(controller.about.get("env")), PRESETS)
-    source = tasks_of(tasks, task_option, download)
-    comparison = Comparison(env, source, trials, designs, [seed], {"rl2": controller}, _names(against))
-    preset = PRESETS[env]["evaluator"]
-    spec = evaluator_spec(preset, evaluator, _device(device), init, adaptation, adaptation_option)
-    with _evaluator(spec, device, workers, timeout) as judge:
-        _compare(comparison, judge, out or _new_folder("search"), as_json)
-
-
-@app.command()
-def bench(
-    env: Annotated[str, typer.Option(help="Id of a trial environment.")] = "rlnas/DigitsTrial-v0",
-    agents: Annotated[str, typer.Option(help="evolution, folders of runs; random always.")] = "random,evolution",
-    tasks: Tasks = "digits:test",
-    task_option: TaskOptions = None,
-    trials: TrialCount = 20,
-    designs: Designs = 10,
-    seeds: Annotated[int, typer.Option(min=1, help="Repetitions, each with its own seed.")] = 3,
-    out: Out = None,
-    download: Download = False,
-    init: Init = None,
-    adaptation: AdaptationName = None,
-    adaptation_option: AdaptationOption = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    evaluator: EvaluatorKind = None,
-    workers: Workers = 1,
-    timeout: Timeout = None,
-    as_json: Json = False,
-) -> None:
-    """Compare agents on the same tasks at equal evaluations, over several seeds; writes every evaluation as CSV."""
-    from rlnas.agents.benchmark import Comparison
-    from rlnas.agents.searchers import SEARCHERS
-
-    one_of("environment", env, PRESETS)
-    names = _names(agents)
-    controllers = {n: _controller(Path(n), device) for n in names if n not in SEARCHERS and Path(n).is_dir()}
-    others = [name for name in names if name not in controllers]
-    source = tasks_of(tasks, task_option, download)
-    repeats = [seed + i for i in range(seeds)]
-    comparison = Comparison(env, source, trials, designs, repeats, controllers, others)
-    preset = PRESETS[env]["evaluator"]
-    spec = evaluator_spec(preset, evaluator, _device(device), init, adaptation, adaptation_option)
-    with _evaluator(spec, device, workers, timeout) as judge:
-        _compare(comparison, judge, out or _new_folder("bench"), as_json)
+app.command()(bench)
+app.command()(search)
 
 
 @app.command()
@@ -297,50 +240,6 @@ def _evaluator(spec: dict[str, Any], device: str, workers: int, timeout: float |
     finally:
         if isinstance(evaluator, ParallelEvaluator):
             evaluator.close()
-
-
-def _compare(comparison: Comparison, evaluator: Evaluator, out: Path, as_json: bool) -> None:
-    from rlnas.progress import Progress
-    from rlnas.report import print_comparison
-
-    total = len(comparison.agents) * len(comparison.seeds) * comparison.trials * comparison.designs
-    with Progress("search", total) as progress:
-
-        def on_step(designs_ended: int, best: float) -> None:
-            progress.advance(designs_ended, designs_ended, {"best so far": best})
-
-        result = comparison.run(out, evaluator, on_step)
-    if as_json:
-        print(json.dumps({**result, "out": str(out)}))
-    else:
-        print_comparison(result, out)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _controller(run: Path, device: str) -> LSTMController:
-    from rlnas.agents.controller import LSTMController
-    from rlnas.agents.training import AGENT
-
-    if not (run / AGENT).is_dir():
-        raise CheckpointError(f"{run} holds no trained agent (it has no folder {AGENT!r}); give the folder of a run")
-    return LSTMController.load(run / AGENT, _device(device))
-
-
-def _device(name: str) -> str:
-    from rlnas.device import choose_device
-
-    return choose_device(name).type
-
-
-def _new_folder(job: str) -> Path:
-    """The first of runs/JOB-001, runs/JOB-002 ... that does not exist."""
-    number = 1
-    while (folder := Path("runs") / f"{job}-{number:03}").exists():
-        number += 1
-    return folder
 
 
 def _flush() -> None:

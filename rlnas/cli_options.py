@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlnas.errors import ConfigurationError, one_of
+from rlnas.registration import PRESETS
 
 if TYPE_CHECKING:
     from rlnas.search_space import SearchSpace
@@ -21,7 +22,6 @@ Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everythin
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that evaluate designs.")]
 Designs = Annotated[int, typer.Option(min=1, help="Designs in each trial.")]
-TrialCount = Annotated[int, typer.Option("--trials", min=1, help="Tasks to search.")]
 Tasks = Annotated[str, typer.Option(help="Tasks as SOURCE:SPLIT, for example digits:test or npz:FILE:test.")]
 TaskOptions = Annotated[
     list[str] | None,
@@ -30,6 +30,10 @@ TaskOptions = Annotated[
     ),
 ]
 Download = Annotated[bool, typer.Option("--download", help="Let torchvision fetch a set that is missing.")]
+Data = Annotated[Path | None, typer.Option(help="Folder of recorded tables, if not the variable RLNAS_DATA's.")]
+Duplicates = Annotated[
+    str, typer.Option(help="count a design proposed twice in a trial as an evaluation, or refuse it.")
+]
 Init = Annotated[Path | None, typer.Option(help="Folder of a meta-learned start, as meta-train writes it.")]
 AdaptationName = Annotated[
     str | None, typer.Option("--adaptation", help="How networks adapt; by default as the start was learned for.")
@@ -58,8 +62,45 @@ def tasks_of(text: str, options: Sequence[str] | None, download: bool) -> tuple[
     from rlnas.options import task_options
 
     if text.startswith("table:"):
-        raise ConfigurationError("the commands train networks; a table answers from Python, through TabularEvaluator")
+        raise ConfigurationError("this command trains networks, and a table's evaluations are recorded; name images")
     return parse_tasks(text, download=download, **task_options(options or []))
+
+
+def problem_of(
+    env: str, tasks: str | None, options: Sequence[str] | None, download: bool, data: Path | None
+) -> tuple[dict[str, Any], tuple[TaskSource, str]]:
+    """What an environment searches with, and what it is to search.
+
+    Args:
+        env: id of a preset.
+        tasks: ``SOURCE:SPLIT``, or a split of the preset's own source; None for its ``test`` if it has one.
+        options: of the tasks, as typed.
+        download: whether torchvision may fetch a set.
+        data: folder of recorded tables and of torchvision's sets.
+
+    Returns:
+        The descriptions of ``space`` and ``evaluator``, and source and split. The tasks of a table bring the table's.
+
+    Raises:
+        UnknownNameError: if there is no such preset, source or split.
+        ConfigurationError: if an option is not allowed, or the preset is a table's and the tasks are images.
+        DataError: if data is missing or damaged.
+    """
+    from rlnas.datasets import parse_tasks
+    from rlnas.options import task_options
+    from rlnas.tabular_evaluator import TableSource
+
+    preset = PRESETS[one_of("environment", env, PRESETS)]
+    own = preset["tasks"]
+    text = own if tasks is None else tasks if ":" in tasks else f"{own.rpartition(':')[0]}:{tasks}"
+    source, split = parse_tasks(text, download=download, data=data, **task_options(options or []))
+    if tasks is None and "test" in source.splits:
+        split = "test"
+    if isinstance(source, TableSource):
+        return source.environment(), (source, split)
+    if preset["evaluator"]["kind"] == "table":
+        raise ConfigurationError(f"{env} answers from a table: its tasks are those of {own.rpartition(':')[0]}")
+    return {"space": preset["space"], "evaluator": preset["evaluator"]}, (source, split)
 
 
 def portable(source: TaskSource, split: str) -> list[Any]:
@@ -101,6 +142,10 @@ def evaluator_spec(
         CheckpointError: if the start cannot be read.
     """
     spec = dict(preset)
+    if spec["kind"] == "table":
+        if kind is not None or init is not None or method is not None or options:
+            raise ConfigurationError("a table's evaluations are recorded: how networks adapt cannot be chosen")
+        return spec
     if kind is not None or device == "cuda":
         spec["kind"] = one_of("evaluator", kind or "batched", ("batched", "sequential"))
     if init is None and method is None and not options:
@@ -114,3 +159,27 @@ def evaluator_spec(
     adaptation, _ = matched(replace(usual, method=method or usual.method, **adaptation_options(options or [])), start)
     spec["adaptation"] = asdict(adaptation)
     return spec if start is None else {**spec, "init": start.spec()}
+
+
+def names_in(text: str) -> list[str]:
+    """What stands between commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def device_of(name: str) -> str:
+    """``cpu`` or ``cuda``, as ``--device`` says.
+
+    Raises:
+        ConfigurationError: if that device is absent.
+    """
+    from rlnas.device import choose_device
+
+    return choose_device(name).type
+
+
+def new_folder(job: str) -> Path:
+    """The first of runs/JOB-001, runs/JOB-002 ... that does not exist."""
+    number = 1
+    while (folder := Path("runs") / f"{job}-{number:03}").exists():
+        number += 1
+    return folder

@@ -9,13 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from rlnas.digits import DigitsSource
 from rlnas.errors import ConfigurationError, DataError, UnknownNameError, one_of
 from rlnas.few_shot import SPLITS, FewShotOptions, FewShotSource
 from rlnas.image_files import read_folder, read_npz, read_torchvision
+from rlnas.table_presets import KNOWN_TABLES, with_data
 from rlnas.task import TaskSource
+
+if TYPE_CHECKING:
+    from rlnas.tabular_evaluator import TableSource
 
 
 def parse_tasks(
@@ -24,12 +30,15 @@ def parse_tasks(
     """The source and the split that ``SOURCE:SPLIT`` or ``SOURCE:PATH:SPLIT`` names.
 
     Args:
-        text: ``digits:test``, ``omniglot:train``, ``folder:PATH:test``, ``npz:PATH:test``, ``table:PATH:train`` ...
+        text: ``digits:test``, ``omniglot:train``, ``folder:PATH:test``, ``npz:PATH:test``, ``table:PATH:all``,
+            ``table:nbgraph:train`` (a known table, see :mod:`rlnas.table_presets`) ... A table's split may also be
+            ``all`` or, unless its file names the splits, one of its columns.
         download: whether torchvision may download its sets.
-        data: the folder of torchvision's sets; see :func:`rlnas.image_files.read_torchvision`.
+        data: the folder of torchvision's sets, see :func:`rlnas.image_files.read_torchvision`, or of known tables.
         **options: of images, the fields of :class:`~rlnas.few_shot.FewShotOptions` and ``image_size``; of a table,
-            ``test`` (see :class:`~rlnas.tabular_evaluator.TableSource`) and ``values``, ``scale`` and ``tasks`` (see
-            :meth:`rlnas.table.Table.load`). None stands for the default.
+            ``test`` (see :class:`~rlnas.tabular_evaluator.TableSource`) and ``tasks``, ``values``, ``scale`` and
+            ``replicates`` (see :meth:`rlnas.table.Table.load`); columns may be a text such as ``cora,arxiv``. None
+            stands for the default.
 
     Raises:
         UnknownNameError: if there is no such source, split or option.
@@ -44,7 +53,8 @@ def parse_tasks(
     if path and kind not in _READ_FROM_PATH:
         raise ConfigurationError(f"{kind} takes no path: tasks must be {kind}:SPLIT, got {text!r}")
     if not path and kind in _READ_FROM_PATH:
-        raise ConfigurationError(f"{kind} needs a path: tasks must be {kind}:PATH:SPLIT, got {text!r}")
+        place = "PATH or NAME" if kind == "table" else "PATH"
+        raise ConfigurationError(f"{kind} needs a path: tasks must be {kind}:{place}:SPLIT, got {text!r}")
     if kind in _FEW_SHOT_KINDS:  # before a download or a long read, not after it
         one_of("split", split, SPLITS)
     spec = {"kind": kind, **{field: value for field, value in options.items() if value is not None}}
@@ -52,7 +62,9 @@ def parse_tasks(
         spec["path"] = path
     if data is not None and kind in _TORCHVISION_KINDS:
         spec["data"] = str(data)
-    built = source_from_spec(_nested(spec) if kind == "table" else spec, download=download)
+    if kind == "table":
+        return _table_source(_nested(spec, data), download).with_split(split), split
+    built = source_from_spec(spec, download=download)
     return built, one_of("split", split, built.splits)
 
 
@@ -76,19 +88,30 @@ def _digits_source(spec: Mapping[str, Any], download: bool) -> TaskSource:
     return DigitsSource()
 
 
-def _table_source(spec: Mapping[str, Any], download: bool) -> TaskSource:
+def _table_source(spec: Mapping[str, Any], download: bool) -> TableSource:
     from rlnas.tabular_evaluator import TableSource
 
-    source: TaskSource = TableSource.from_spec(spec)
-    return source
+    return TableSource.from_spec(spec)
 
 
-def _nested(spec: Mapping[str, Any]) -> dict[str, Any]:
+def _nested(spec: Mapping[str, Any], data: str | Path | None) -> dict[str, Any]:
     """The spec of a table source from options typed side by side."""
-    of_table, of_source = ("path", "values", "scale", "tasks"), ("kind", "test")
-    _require_known(spec, (*of_table, *of_source))
-    table = {field: spec[field] for field in of_table if field in spec}
-    return {"table": table, **{field: spec[field] for field in of_source if field in spec}}
+    of_table, of_columns = ("values", "scale", "replicates"), ("tasks", "test")
+    _require_known(spec, ("kind", "path", *of_columns, *of_table))
+    columns = {field: _names(spec[field]) for field in of_columns if field in spec}
+    held_out = {"test": columns.pop("test")} if "test" in columns else {}
+    table = {**{field: spec[field] for field in of_table if field in spec}, **columns}
+    place = str(spec["path"])
+    if place in KNOWN_TABLES or not (place.endswith(".npz") or Path(place).exists()):
+        table["name"] = one_of("table", place, KNOWN_TABLES)
+    else:
+        table["path"] = place
+    return dict(with_data({"kind": "table", "table": table, **held_out}, data))
+
+
+def _names(given: Any) -> tuple[str, ...]:
+    """Several names, or one text with commas between them."""
+    return tuple(given.split(",")) if isinstance(given, str) else tuple(map(str, np.ravel(given).tolist()))
 
 
 def _few_shot_source(spec: Mapping[str, Any], download: bool) -> TaskSource:

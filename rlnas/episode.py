@@ -15,7 +15,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class DesignEpisode:
-    """Choosing one architecture, decision by decision, and the evaluation it ended in.
+    """Making one architecture, decision by decision or edit by edit, and the evaluation it ended in.
 
     Args:
         agent: who designed it.
@@ -26,12 +26,13 @@ class DesignEpisode:
         task: name of the task, ``source:split/index``.
         task_digest: SHA-256 of the task's arrays.
         evaluation_seed: seed of the proposal.
-        actions: choices taken, in order.
-        masks: for each action the legal choices then, as a string of ``0`` and ``1``.
+        actions: choices or edits, in order.
+        masks: for each action the legal ones then, as a string of ``0`` and ``1``.
         rewards: reward after each action.
         architecture: canonical text of the design; empty where an illegal action ended it.
         evaluation: what the design was worth.
         best: best accuracy of the trial up to and including this episode.
+        start: canonical text of the network that the first action edited; empty where the design began with none.
     """
 
     agent: str
@@ -48,10 +49,13 @@ class DesignEpisode:
     architecture: str
     evaluation: Evaluation
     best: float
+    start: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads back."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
+        if not self.start:
+            del values["start"]  # most designs begin with none, and their records are as before there was a start
         return {"schema": SCHEMA_VERSION, **values, "evaluation": self.evaluation.to_json()}
 
     @classmethod

@@ -9,8 +9,9 @@ from typing import Any
 from rlnas.errors import ConfigurationError, one_of
 from rlnas.few_shot import FewShotOptions
 
-TASK_OPTIONS = (*(field.name for field in fields(FewShotOptions)), "image_size")
-"""What a person may say of how tasks are drawn from images."""
+TABLE_OPTIONS = ("test", "tasks", "values", "scale", "replicates")
+TASK_OPTIONS = (*(field.name for field in fields(FewShotOptions)), "image_size", *TABLE_OPTIONS)
+"""What a person may say of how tasks are drawn from images or read from a table."""
 
 
 def learner_options(

@@ -31,6 +31,7 @@ class Population:
         device: where to train.
         dtype: of parameters and activations.
         half: whether to convolve in bfloat16.
+        alone: whether there is one candidate, whose images are always one tile: faster if they are large.
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class Population:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         half: bool = False,
+        alone: bool = False,
     ) -> None:
-        self.plan, self.device, self.dtype = Plan(graphs, shapes), device, dtype
+        self.plan, self.device, self.dtype = Plan(graphs, shapes, alone), device, dtype
         self.groups = self.plan.groups
         for group in self.groups:
             group.half = half

@@ -13,22 +13,50 @@ DIGITS: dict[str, Any] = {
     "evaluator": {"kind": "sequential", "adaptation": {"steps": 15, "learning_rate": 0.03, "momentum": 0.9}},
 }
 
+
+def _of_table(name: str, split: str) -> dict[str, Any]:
+    """Arguments of an environment over a known table; its file is looked for when the environment is made."""
+    table = {"kind": "table", "table": name}
+    return {"space": table, "tasks": f"table:{name}:{split}", "evaluator": table}
+
+
+DIGITS_TABLE = _of_table("digits", "train")
+NASBENCH201, TRANSNAS_MICRO = _of_table("nasbench201", "train"), _of_table("transnas", "train")
+NASBENCH_GRAPH, NASBENCH_MACRO = _of_table("nbgraph", "train"), _of_table("nbmacro", "all")
+
 PRESETS: dict[str, dict[str, Any]] = {
     "rlnas/Design-v0": {**PLAIN, "designs_per_trial": 1},
     "rlnas/Trial-v0": {**PLAIN, "designs_per_trial": 10},
     "rlnas/Digits-v0": {**DIGITS, "designs_per_trial": 1},
     "rlnas/DigitsTrial-v0": {**DIGITS, "designs_per_trial": 10},
+    "rlnas/DigitsTable-v0": {**DIGITS_TABLE, "designs_per_trial": 1},
+    "rlnas/DigitsTableTrial-v0": {**DIGITS_TABLE, "designs_per_trial": 10},
+    "rlnas/Edit-v0": {**PLAIN, "designs_per_trial": 1},
+    "rlnas/EditTrial-v0": {**PLAIN, "designs_per_trial": 10},
+    "rlnas/NASBench201-v0": {**NASBENCH201, "designs_per_trial": 1},
+    "rlnas/NASBench201Trial-v0": {**NASBENCH201, "designs_per_trial": 10},
+    "rlnas/TransNASMicro-v0": {**TRANSNAS_MICRO, "designs_per_trial": 1},
+    "rlnas/TransNASMicroTrial-v0": {**TRANSNAS_MICRO, "designs_per_trial": 10},
+    "rlnas/NASBenchGraph-v0": {**NASBENCH_GRAPH, "designs_per_trial": 1},
+    "rlnas/NASBenchGraphTrial-v0": {**NASBENCH_GRAPH, "designs_per_trial": 10},
+    "rlnas/NASBenchMacro-v0": {**NASBENCH_MACRO, "designs_per_trial": 1},
+    "rlnas/NASBenchMacroTrial-v0": {**NASBENCH_MACRO, "designs_per_trial": 10},
 }
-"""Every id and the arguments that :class:`rlnas.envs.design.DesignEnv` is given under it."""
+"""Every id and the arguments that its environment is given under it."""
+BY_EDITS = ("rlnas/Edit-v0", "rlnas/EditTrial-v0")
+"""The ids under which networks are designed edit by edit."""
 
 
 def register_envs() -> None:
-    """Register every preset, once."""
+    """Register every preset, once: edits by :class:`rlnas.envs.edit.EditEnv`, others by ``DesignEnv``."""
     for env_id, arguments in PRESETS.items():
+        single, vector = ("design:DesignEnv", "vector:DesignVectorEnv")
+        if env_id in BY_EDITS:
+            single, vector = ("edit:EditEnv", "edit:EditVectorEnv")
         if env_id not in registry:
             register(
                 env_id,
-                entry_point="rlnas.envs.design:DesignEnv",
-                vector_entry_point="rlnas.envs.vector:DesignVectorEnv",
+                entry_point=f"rlnas.envs.{single}",
+                vector_entry_point=f"rlnas.envs.{vector}",
                 kwargs={"env_id": env_id, **arguments},
             )

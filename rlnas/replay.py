@@ -13,11 +13,11 @@ from typing import Any
 
 from rlnas.datasets import source_from_spec
 from rlnas.episode import DesignEpisode, canonical_json
-from rlnas.errors import ConfigurationError
+from rlnas.errors import ConfigurationError, RlnasError
 from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
+from rlnas.retracing import Made, Retracing, retracing_of
 from rlnas.reward import Reference, random_reference, reward_of
-from rlnas.search_space import Decision, SearchSpace
-from rlnas.specs import evaluator_from_spec, space_from_spec
+from rlnas.specs import evaluator_from_spec
 from rlnas.task import Task, TaskSource
 
 BATCH = 64
@@ -59,7 +59,8 @@ def recompute(episodes: Iterable[DesignEpisode], evaluator: Evaluator | None = N
     """Do every episode again: None for each that comes out the same, else its first difference, in the same order.
 
     The best accuracy before a design is known if the trial's earlier designs are among the episodes, in order; where
-    they are not, ``best`` and the rewards of the form ``improvement`` are believed. Episodes are taken :data:`BATCH` at
+    they are not, ``best`` and the rewards of the form ``improvement`` are believed, and which choices were refused
+    because they only repeat a design. Episodes are taken :data:`BATCH` at
     a time.
 
     Args:
@@ -70,22 +71,23 @@ def recompute(episodes: Iterable[DesignEpisode], evaluator: Evaluator | None = N
         ConfigurationError: if a space, task source or evaluator cannot be made here: CUDA is absent, say.
         DataError: if a task source's files are missing or corrupt.
     """
-    trial = _Trial()
+    trial, made = _Trial(), _MadeBefore()
     for _, group in groupby(episodes, lambda episode: canonical_json(episode.env)):
         world: _World | None = None
         while batch := list(islice(group, BATCH)):
             world = world or _World(batch[0].env, evaluator)
-            yield from _recompute_batch(batch, world, trial)
+            yield from _recompute_batch(batch, world, trial, made)
 
 
 class _World:
     """What the episodes of one environment are recomputed with."""
 
     def __init__(self, env: dict[str, Any], evaluator: Evaluator | None) -> None:
-        self.space = space_from_spec(env["space"])
+        self.retracing = retracing_of(env)
         self.source = source_from_spec(env["tasks"])
         self.evaluator = evaluator or evaluator_from_spec(env["evaluator"])
         self.reward_form: str = env["reward"]
+        self.refuses_duplicates: bool = env.get("duplicates") == "refuse"
         self._reference_designs: int = env["reference_designs"]
         self._references: dict[str, Reference] = {}
 
@@ -96,39 +98,70 @@ class _World:
     def _reference(self, task: Task) -> Reference:
         if task.digest not in self._references:
             designs = self._reference_designs
-            self._references[task.digest] = random_reference(self.space, task, self.evaluator, designs)
+            self._references[task.digest] = random_reference(self.retracing.space, task, self.evaluator, designs)
         return self._references[task.digest]
+
+
+def _follows(episode: DesignEpisode, previous: DesignEpisode | None) -> bool:
+    """Whether ``previous`` is the design before in the same trial."""
+    number = (episode.agent, episode.trial, episode.design - 1)
+    return previous is not None and (previous.agent, previous.trial, previous.design) == number
 
 
 @dataclass
 class _Trial:
-    """The best accuracy of the trial in progress, as recomputed; None where earlier designs were not seen."""
+    """The best of the trial in progress, as recomputed: accuracy, None if earlier designs were not seen, and design."""
 
-    number: tuple[str, int] | None = None
-    designs: int = 0
+    previous: DesignEpisode | None = None
     best: float | None = None
+    incumbent: str = ""
 
     def enter(self, episode: DesignEpisode) -> float | None:
         """The best accuracy before an episode."""
-        number = (episode.agent, episode.trial)
         if episode.design == 0:
-            self.best = 0.0
-        elif number != self.number or episode.design != self.designs:
+            self.best, self.incumbent = 0.0, ""
+        elif not _follows(episode, self.previous):
             self.best = None
-        self.number, self.designs = number, episode.design + 1
+        self.previous = episode
         return self.best
 
-    def leave(self, accuracy: float) -> None:
-        if self.best is not None:
-            self.best = max(self.best, accuracy)
+    def leave(self, accuracy: float, architecture: str) -> None:
+        if self.best is not None and accuracy > self.best:
+            self.best, self.incumbent = accuracy, architecture
+
+
+@dataclass
+class _MadeBefore:
+    """The designs that the trial in progress has evaluated; None where earlier ones were not seen."""
+
+    previous: DesignEpisode | None = None
+    designs: Made | None = None
+
+    def before(self, episode: DesignEpisode, world: _World) -> Made | None:
+        """Those before an episode, whose own then joins them."""
+        if episode.design == 0:
+            self.designs = frozenset()
+        elif not _follows(episode, self.previous):
+            self.designs = None
+        self.previous, found = episode, self.designs
+        if self.designs is not None and episode.architecture:  # else an illegal action ended it
+            self.designs |= {world.retracing.made(episode)}
+        return found
 
 
 @dataclass
 class _Retraced:
-    """An episode whose every decision was taken again."""
+    """An episode whose every action was taken again.
+
+    Args:
+        episode: the record.
+        retracing: what its actions mean.
+        refused: designs that were not to be made again; None where they are not known.
+    """
 
     episode: DesignEpisode
-    space: SearchSpace
+    retracing: Retracing
+    refused: Made | None = frozenset()
     task: Task | None = None
     differences: list[Difference] = field(default_factory=list)
 
@@ -146,10 +179,10 @@ class _Retraced:
     def proposal(self, source: TaskSource) -> Proposal | None:
         """What was evaluated; None if nothing was, or if the record is wrong before that."""
         self._find_task(source)
-        self._retrace_decisions()
+        self._retrace_actions()
         if self.task is None or self.differences or self.illegal:
             return None
-        architecture = self.space.decode(self.episode.actions)
+        architecture = self.retracing.complete(self.episode.start, self.episode.actions)
         self.differ("architecture", self.episode.architecture, architecture.text)
         return None if self.differences else Proposal(architecture, self.task, self.episode.evaluation_seed)
 
@@ -161,34 +194,48 @@ class _Retraced:
         else:
             self.differ("task_digest", self.episode.task_digest, self.task.digest)
 
-    def _retrace_decisions(self) -> None:
-        actions, decisions = self.episode.actions, len(self.space.decisions)
-        steps = max(1, min(len(actions), decisions)) if self.illegal else decisions
+    def _retrace_actions(self) -> None:
+        actions, steps = self.episode.actions, self.retracing.steps(self.episode.actions)
+        if self.illegal:
+            steps = max(1, min(len(actions), steps))
         for name in ("actions", "masks", "rewards"):
             self.differ(f"number of {name}", len(getattr(self.episode, name)), steps)
         for step in range(steps):
-            if self.differences:  # What follows a wrong decision cannot be right or wrong.
+            if self.differences:  # What follows a wrong action cannot be right or wrong.
                 return
-            self._retrace_decision(step, is_illegal=self.illegal and step == steps - 1)
+            self._retrace_action(step, is_illegal=self.illegal and step == steps - 1)
 
-    def _retrace_decision(self, step: int, is_illegal: bool) -> None:
-        action, mask = self.episode.actions[step], self.space.legal_choices(self.episode.actions[:step])
-        self.differ("masks", self.episode.masks[step], "".join("1" if legal else "0" for legal in mask), step)
-        if (0 <= action < len(mask) and bool(mask[action])) == is_illegal:
+    def _retrace_action(self, step: int, is_illegal: bool) -> None:
+        action, recorded, start = self.episode.actions[step], self.episode.masks[step], self.episode.start
+        try:
+            legal = self.retracing.legal(start, self.episode.actions[:step], self.refused or frozenset()).tolist()
+        except RlnasError as error:
+            return self.differ("start", start, f"none: {error}")
+        if self.refused is None and len(recorded) == len(legal):  # believed where it refuses more than the space does
+            legal = [allowed and said != "0" for allowed, said in zip(legal, recorded, strict=True)]
+        self.differ("masks", recorded, "".join("1" if allowed else "0" for allowed in legal), step)
+        if (0 <= action < len(legal) and legal[action]) == is_illegal:
             self.differ("actions", action, "a legal choice" if is_illegal else "an illegal choice", step)
 
 
-def _recompute_batch(episodes: Sequence[DesignEpisode], world: _World, trial: _Trial) -> Iterator[Difference | None]:
-    retraced = [_Retraced(episode, world.space) for episode in episodes]
+def _recompute_batch(
+    episodes: Sequence[DesignEpisode], world: _World, trial: _Trial, made: _MadeBefore
+) -> Iterator[Difference | None]:
+    retraced = [
+        _Retraced(episode, world.retracing, made.before(episode, world) if world.refuses_duplicates else frozenset())
+        for episode in episodes
+    ]
     proposals = {i: p for i, again in enumerate(retraced) if (p := again.proposal(world.source)) is not None}
     evaluations = dict(zip(proposals, world.evaluator.evaluate(list(proposals.values())), strict=True))
     for i, again in enumerate(retraced):
-        best_before = trial.enter(again.episode)
+        episode, best_before = again.episode, trial.enter(again.episode)
+        if best_before is not None:
+            again.differ("start", episode.start, world.retracing.start(trial.incumbent))
         if again.differences:
-            trial.leave(again.episode.evaluation.accuracy)
+            trial.leave(episode.evaluation.accuracy, episode.architecture)
         else:
             evaluation = evaluations.get(i, Evaluation(0.0, status=Status.INVALID))
-            trial.leave(evaluation.accuracy)
+            trial.leave(evaluation.accuracy, episode.architecture)
             _compare_result(again, evaluation, best_before, world)
         yield again.differences[0] if again.differences else None
 
@@ -218,18 +265,15 @@ def render_steps(episode: DesignEpisode, best_before: float | None = None) -> It
     Raises:
         ConfigurationError: if the episode's space cannot be made here.
     """
-    decisions = space_from_spec(episode.env["space"]).decisions
-    yield f"{episode.agent}: trial {episode.trial}, design {episode.design}\n  task         {episode.task}"
-    taken: list[str] = []
-    for step, (action, mask, reward) in enumerate(zip(episode.actions, episode.masks, episode.rewards, strict=True)):
-        decision = decisions[step] if step < len(decisions) else Decision("?", ())
-        known = 0 <= action < len(decision.choices)
-        taken.append(decision.choices[action] if known else f"choice {action}")
+    start = f"\n  start        {episode.start}" if episode.start else ""
+    yield f"{episode.agent}: trial {episode.trial}, design {episode.design}\n  task         {episode.task}{start}"
+    told = retracing_of(episode.env).tell(episode)
+    for step, (words, mask, reward) in enumerate(zip(told, episode.masks, episode.rewards, strict=True)):
         best = episode.best if step == len(episode.actions) - 1 else best_before
         yield (
-            f"step {step + 1} of {len(decisions)}: {decision.name}\n"
-            f"  choice       {taken[-1]}, of {mask.count('1')} legal\n"
-            f"  design       {', '.join([*taken, *['?'] * (len(decisions) - len(taken))])}\n"
+            f"{words.step}\n"
+            f"  choice       {words.choice}, of {mask.count('1')} legal\n"
+            f"  design       {words.design}\n"
             f"  reward       {reward:.4f}\n"
             f"  best so far  {'unknown' if best is None else format(best, '.4f')}"
         )

@@ -38,23 +38,27 @@ class Sums(NamedTuple):
     begin: Tensor
 
 
+Source: TypeAlias = Tensor | Sums | tuple[Tensor, ...]
+"""What rows read: rows that lie side by side, sums of lines, or the sum of rows of (P, R, C)."""
+
+
 @dataclass(frozen=True, eq=False)
 class Route:
     """Where a group's rows come from and go to.
 
     Args:
         rows: how they belong to members.
-        inputs: another group's output, if the group reads all of its rows as they are; else sums.
+        inputs: another group's output, if the group reads all of its rows as they are; else sums, or outputs to add.
         out: the group's output, a view of (P', R, C').
         g_x: its gradient at the input, a view of (P, R, C); None if that is of no use.
         readers: as ``inputs``, of the gradients at the readers' inputs; None if there are none.
     """
 
     rows: Rows
-    inputs: Tensor | Sums
+    inputs: Source
     out: Tensor
     g_x: Tensor | None
-    readers: Tensor | Sums | None
+    readers: Source | None
 
     def gather(self) -> Tensor:
         """What the group reads, (P, R, C)."""
@@ -147,9 +151,10 @@ class Images:
             places = [(candidate, INPUT) for candidate in candidates]
             sizes[shape] += outputs.add(places, np.cumsum(tiles) - tiles, 0, int(tiles.sum()), self._positions(shape))
         g_inputs = _Lines()  # by (reader, which of its inputs), in the buffer of gradients of that shape
+        slots = self._reused_slots() if self._plan.alone else {}
         blocks, g_blocks = [], []
         self._starts, rows = [], []
-        for group in groups:
+        for index, group in enumerate(groups):
             tiles = self.tiles[group.candidates]
             order = np.argsort(tiles, kind="stable")
             starts = np.empty_like(tiles)
@@ -159,10 +164,12 @@ class Images:
             rows.append(self._make_rows(group, tiles, order))
             shape, given = group.shape, group.output_shape
             blocks.append((sizes[given], total))
-            g_blocks.append((g_sizes[shape], total))
+            g_start = slots.get(index, g_sizes[shape])
+            g_blocks.append((g_start, total))
             sizes[given] += outputs.add(group.members, starts, sizes[given], total, self._positions(given))
             if group.trains:
-                g_sizes[shape] += g_inputs.add(group.members, starts, g_sizes[shape], total, self._positions(shape))
+                g_inputs.add(group.members, starts, g_start, total, self._positions(shape))
+                g_sizes[shape] = max(g_sizes[shape], g_start + total)
         buffers = self._make_buffers(sizes)
         g_buffers = self._make_buffers(g_sizes) if self._trains else {}
         self._inputs = [
@@ -190,6 +197,25 @@ class Images:
                     readers=self._find(index, g_inputs, read_by, g_buffers[given], given) if used else None,
                 )
             )
+
+    def _reused_slots(self) -> dict[int, int]:
+        """For each group of one row, where its gradient goes: where one was that nobody needs any more."""
+        free: dict[Shape, list[int]] = defaultdict(list)
+        made: dict[Shape, int] = defaultdict(int)
+        done: dict[int, list[int]] = defaultdict(list)  # by the last group that needs their gradient
+        slots: dict[int, int] = {}
+        for index in range(len(self._plan.groups) - 1, -1, -1):
+            group = self._plan.groups[index]
+            if group.trains:
+                if free[group.shape]:
+                    slots[index] = free[group.shape].pop()
+                else:
+                    slots[index] = made[group.shape]
+                    made[group.shape] += 1
+                done[min(self._plan.place.get(source, (0, 0))[0] for source in group.sources[0])].append(index)
+            for other in done.pop(index, ()):
+                free[self._plan.groups[other].shape].append(slots[other])
+        return slots
 
     def _make_buffers(self, sizes: dict[Shape, int]) -> dict[Shape, Tensor]:
         return {
@@ -226,7 +252,7 @@ class Images:
 
     def _find(
         self, index: int, lines: _Lines, sources: Sequence[Sequence[Place]], buffer: Tensor, shape: Shape
-    ) -> Tensor | Sums:
+    ) -> Source:
         """How the members of group ``index`` read the sums of ``sources`` from a buffer."""
         tiles, order = self.tiles[self._plan.groups[index].candidates], np.argsort(self._starts[index])
         many = np.array([len(sources[m]) for m in order])
@@ -239,6 +265,8 @@ class Images:
         total, positions = len(tile), self._positions(shape)
         if (count == 1).all() and (block == block[0]).all() and np.array_equal(begin, begin[0] + np.arange(stride[0])):
             return self._view(buffer, int(block[0]), total, shape)
+        if self._plan.alone:
+            return tuple(self._view(buffer, row, 1, shape) for row in block.tolist())
         read = begin + np.arange(positions)[:, None] * stride[summand]
         ends = np.cumsum(count) + np.arange(positions)[:, None] * len(begin)
         return Sums(
@@ -288,10 +316,15 @@ def _ranges(starts: Integers, lengths: Integers) -> Integers:
     return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
 
 
-def _gather(what: Tensor | Sums | None, rows: int) -> Tensor:
+def _gather(what: Source | None, rows: int) -> Tensor:
     """What ``rows`` rows read, (P, rows, C)."""
     assert what is not None
     if isinstance(what, Tensor):
         return what
+    if not isinstance(what, Sums):
+        total = torch.add(*what[:2])
+        for each in what[2:]:
+            total += each
+        return total
     buffer, read, begin = what
     return F.embedding_bag(read, buffer, begin, mode="sum", include_last_offset=True).view(-1, rows, buffer.shape[1])

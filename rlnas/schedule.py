@@ -24,6 +24,9 @@ from rlnas.stacked_operations import stack
 Place: TypeAlias = tuple[int, int]
 """A candidate and one of its nodes; node :data:`~rlnas.graph.INPUT` is its images."""
 
+_Kind: TypeAlias = tuple[Operation, Shape, Place | None]
+"""Nodes of one kind may be computed together."""
+
 
 @dataclass(eq=False)
 class Group:
@@ -36,6 +39,7 @@ class Group:
         sources: the places whose sum each member reads.
         trains: whether a parameter lies upstream of some member, so that the gradient at its input is of use.
         half: whether to convolve in bfloat16.
+        alone: whether this is the one node of a network that is trained by itself.
     """
 
     operation: Operation
@@ -44,12 +48,13 @@ class Group:
     sources: list[tuple[Place, ...]]
     trains: bool
     half: bool = False
+    alone: bool = False
     weights: Weights = field(default_factory=list)
     rates: Weights = field(default_factory=list)
 
     @cached_property
     def stacked(self) -> Stacked:
-        return stack(self.operation, self.shape, self.half)
+        return stack(self.operation, self.shape, self.half, self.alone)
 
     @cached_property
     def output_shape(self) -> Shape:
@@ -71,11 +76,12 @@ class Plan:
     Args:
         graphs: one for each candidate; none may be a :class:`~rlnas.graph.Constant`.
         shapes: the image shape (C, H, W) of each candidate.
+        alone: whether every node is a group of its own: for one candidate with large activations.
     """
 
-    def __init__(self, graphs: Sequence[Graph], shapes: Sequence[Shape]) -> None:
-        self.graphs, self.shapes = list(graphs), list(shapes)
-        self.groups = _schedule(graphs, shapes)
+    def __init__(self, graphs: Sequence[Graph], shapes: Sequence[Shape], alone: bool = False) -> None:
+        self.graphs, self.shapes, self.alone = list(graphs), list(shapes), alone
+        self.groups = _schedule(graphs, shapes, alone)
         self.place = {place: (g, m) for g, group in enumerate(self.groups) for m, place in enumerate(group.members)}
 
     def __len__(self) -> int:
@@ -86,13 +92,13 @@ class Plan:
         return self.place[candidate, len(self.graphs[candidate]) - 1]
 
 
-def _schedule(graphs: Sequence[Graph], shapes: Sequence[Shape]) -> list[Group]:
+def _schedule(graphs: Sequence[Graph], shapes: Sequence[Shape], alone: bool) -> list[Group]:
     """Groups in an order in which every node comes after its inputs: few of them.
 
     A group takes every node that is ready. Next comes the kind of node of which the smallest part still waits for
     something, and among those the kind with most nodes. A sum that one node alone reads is formed by its reader.
     """
-    kinds: dict[Place, tuple[Operation, Shape]] = {}
+    kinds: dict[Place, _Kind] = {}
     sources: dict[Place, tuple[Place, ...]] = {}
     readers: dict[Place, list[Place]] = defaultdict(list)
     trains: dict[Place, bool] = {}
@@ -103,14 +109,14 @@ def _schedule(graphs: Sequence[Graph], shapes: Sequence[Shape]) -> list[Group]:
             if node not in inputs:
                 continue
             place = candidate, node
-            kinds[place] = entry.operation, shape
+            kinds[place] = entry.operation, shape, place if alone else None
             sources[place] = tuple((candidate, source) for source in inputs[node])
             for source in set(sources[place]):
                 readers[source].append(place)
             trains[place] = entry.operation.parameters(shape) > 0 or any(trains[s] for s in sources[place])
     missing = {place: len({s for s in own if s[1] != INPUT}) for place, own in sources.items()}
-    ready: dict[tuple[Operation, Shape], list[Place]] = defaultdict(list)
-    waiting: dict[tuple[Operation, Shape], int] = defaultdict(int)
+    ready: dict[_Kind, list[Place]] = defaultdict(list)
+    waiting: dict[_Kind, int] = defaultdict(int)
     for place, kind in kinds.items():
         if missing[place]:
             waiting[kind] += 1
@@ -121,7 +127,8 @@ def _schedule(graphs: Sequence[Graph], shapes: Sequence[Shape]) -> list[Group]:
         kind = min(ready, key=lambda k: (waiting[k] / len(ready[k]), -len(ready[k]), repr(k)))
         members = sorted(ready.pop(kind))
         own = [sources[place] for place in members]
-        groups.append(Group(*kind, members, own, any(trains[s] for places in own for s in places)))
+        trained = any(trains[s] for places in own for s in places)
+        groups.append(Group(*kind[:2], members, own, trained, alone=alone))
         for reader in (r for place in members for r in readers[place]):
             missing[reader] -= 1
             if not missing[reader]:

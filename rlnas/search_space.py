@@ -9,7 +9,8 @@ batch of partial designs is masked by indexing it with an array of states.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from itertools import product
@@ -92,8 +93,8 @@ class SearchSpace(ABC):
         return int(self.transitions.shape[1])
 
     @cached_property
-    def _completions(self) -> list[list[int]]:
-        """``_completions[k][state]``: in how many legal ways ``k`` further choices can be made from a state."""
+    def completions(self) -> list[list[int]]:
+        """``completions[k][state]``: in how many legal ways ``k`` further choices can be made from a state."""
         states = len(self.transitions)
         counts = [[1] * states]
         for _ in self.decisions:
@@ -104,17 +105,30 @@ class SearchSpace(ABC):
     @property
     def size(self) -> int:
         """Number of legal lists of choices (isomorphic designs counted apart)."""
-        return self._completions[len(self.decisions)][0]
+        return self.completions[len(self.decisions)][0]
 
-    def legal_choices(self, prefix: Sequence[int] = ()) -> NDArray[np.bool_]:
+    def legal_choices(self, prefix: Sequence[int] = (), without: Collection[tuple[int, ...]] = ()) -> NDArray[np.bool_]:
         """Which choices are legal after ``prefix``, of shape (num_choices,).
+
+        Args:
+            prefix: the choices taken before.
+            without: complete designs not to be made again: a choice that only they go on with is not legal. Where they
+                are the whole space, they make no difference.
 
         Raises:
             IllegalChoiceError: if the prefix itself is illegal or already complete.
         """
         if len(prefix) >= len(self.decisions):
             raise IllegalChoiceError(f"a design of {self.name} has {len(self.decisions)} decisions; all are taken")
-        return np.asarray(self.transitions[self._state_after(prefix)] >= 0)
+        following = self.transitions[self._state_after(prefix)]
+        legal = following >= 0
+        made = set(without)
+        if made and len(made) < self.size:
+            place = len(prefix)
+            after = self.completions[len(self.decisions) - place - 1]
+            goes_on = Counter(design[place] for design in made if design[:place] == tuple(prefix))
+            legal[[choice for choice, count in goes_on.items() if count == after[following[choice]]]] = False
+        return np.asarray(legal)
 
     def decode(self, choices: Sequence[int]) -> Architecture:
         """The architecture that makes these choices, one for each decision.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rlnas.architecture import Architecture
@@ -12,10 +13,24 @@ from rlnas.errors import ConfigurationError, one_of
 from rlnas.evaluator import Evaluator
 from rlnas.search_space import CellSpace, ChainSpace, SearchSpace
 from rlnas.sequential_evaluator import SequentialEvaluator
-from rlnas.table import TableSpace
+from rlnas.table_presets import is_available, known_name, load_arguments, with_data
+from rlnas.table_space import TableSpace
 from rlnas.tabular_evaluator import TabularEvaluator
 
-SPACES: dict[str, Callable[..., SearchSpace]] = {"chain": ChainSpace, "cell": CellSpace, "table": TableSpace}
+
+def _table_space(
+    path: str | Path | None = None, digest: str | None = None, table: str | Mapping[str, Any] | None = None
+) -> SearchSpace:
+    """A file's space, or that of a table's spec, of which only the file matters here."""
+    if (path is None) == (table is None):
+        raise ConfigurationError("space 'table' needs either a path or a table")
+    place: dict[str, Any] = {"path": path} if table is None else load_arguments(table)
+    if "path" not in place:
+        raise ConfigurationError("table needs a path or a name")
+    return TableSpace(place["path"], digest, place.get("known_as"))
+
+
+SPACES: dict[str, Callable[..., SearchSpace]] = {"chain": ChainSpace, "cell": CellSpace, "table": _table_space}
 """The spaces that can be asked for by name; add your own class here."""
 
 
@@ -36,6 +51,20 @@ def space_from_spec(spec: Mapping[str, Any]) -> SearchSpace:
     """The space that :meth:`SearchSpace.spec` described."""
     options = {field: tuple(v) if isinstance(v, list) else v for field, v in spec.items() if field != "kind"}
     return make_space(str(spec.get("kind")), **options)
+
+
+def available_space(spec: Mapping[str, Any], data: str | Path | None = None) -> SearchSpace | None:
+    """The space that a preset describes; None if it is that of a known table whose file is not there.
+
+    Args:
+        spec: the description.
+        data: the folder of tables, see :func:`rlnas.table_presets.find_table`.
+    """
+    table = spec.get("table")
+    name = None if table is None else known_name(table)
+    if name is not None and not is_available(name, data):
+        return None
+    return space_from_spec(with_data(spec, data))
 
 
 def architecture_from_json(data: Mapping[str, Any]) -> Architecture:

@@ -14,9 +14,8 @@ from rlnas.stacked import LANES, Rows, Stacked, Statistics, Weights, as_images
 BATCH_NORM_EPSILON = 1e-5
 """As in ``torch.nn.BatchNorm2d``."""
 
-ALONE_WORK, ALONE_SIZE = 10_000_000, 131_072
-"""Multiply-accumulates, or values of an activation, from which a row is convolved by itself on a CPU: from there on
-grouping gains nothing."""
+LONE_POSITIONS = 10_000
+"""Positions from which, for a single row, torch's own batch norm and matrix product are slow."""
 
 
 class _Normal(NamedTuple):
@@ -27,7 +26,7 @@ class _Normal(NamedTuple):
     y: Tensor
     out: Tensor
     mean: Tensor
-    variance: Tensor
+    variance: Tensor | None  # None: it follows from the inverse deviation
     inverse: Tensor
     fixed: bool
 
@@ -58,7 +57,7 @@ class StackedConv(Stacked):
             )
             torch.clamp_min(normal, 0, out=as_images(out, self.shape))
             mean, inverse = mean.view_as(scale), inverse.view_as(scale)
-            return _Normal(x, kernels, y, out, mean, inverse.square().reciprocal() - BATCH_NORM_EPSILON, inverse, False)
+            return _Normal(x, kernels, y, out, mean, None, inverse, False)
         mean, variance = self._batch_statistics(y, rows) if fixed is None else fixed
         inverse = torch.rsqrt(variance + BATCH_NORM_EPSILON)
         factor = scale * inverse
@@ -103,7 +102,7 @@ class StackedConv(Stacked):
             as_images(_never_single(saved.y), self.shape),
             row_mean,  # the scale, which plays no part here
             row_mean,
-            _never_single(rows.spread(saved.variance)[None]).flatten(),
+            _never_single(rows.spread(_variance(saved))[None]).flatten(),
             None,
             None,
             False,
@@ -122,7 +121,7 @@ class StackedConv(Stacked):
 
     def statistics(self, saved: _Normal, rows: Rows) -> Statistics:
         count = rows.images * self.positions
-        unbiased = saved.variance.clamp_min(0) * (count / (count - 1))
+        unbiased = _variance(saved).clamp_min(0) * (count / (count - 1))
         return Statistics(saved.mean, unbiased.to(saved.mean.dtype))
 
     def _batch_statistics(self, y: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -143,9 +142,6 @@ class StackedConv(Stacked):
             y = x.new_empty(*x.shape[:2], kernels.shape[1])
             torch.bmm(x.transpose(0, 1), kernels.flatten(2).transpose(1, 2), out=y.transpose(0, 1))
             return y
-        if self._alone(x, kernels):
-            parts = [self._grouped(x[:, r : r + 1], kernels[r : r + 1]) for r in range(x.shape[1])]
-            return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         if x.shape[1] == 1:  # an ungrouped convolution is another algorithm, and gives other last bits
             return self._grouped(x.repeat(1, 2, 1), kernels.repeat(2, 1, 1, 1, 1))[:, :1].contiguous()
         return self._grouped(x, kernels)
@@ -156,19 +152,7 @@ class StackedConv(Stacked):
             if g_x is not None:
                 torch.bmm(gradient.transpose(0, 1), kernels.flatten(2), out=g_x.transpose(0, 1))
             return torch.bmm(gradient.permute(1, 2, 0), x.transpose(0, 1)).view_as(kernels)
-        count = x.shape[1]
-        if self._alone(x, kernels):
-            if count == 1:
-                return self._grouped_backward(gradient, x, kernels, g_x)
-            g_kernels = torch.empty_like(kernels)
-            for r in range(count):
-                row = slice(r, r + 1)
-                own = None if g_x is None else torch.empty_like(x[:, row])
-                g_kernels[row] = self._grouped_backward(gradient[:, row], x[:, row], kernels[row], own)
-                if g_x is not None and own is not None:
-                    g_x[:, row] = own
-            return g_kernels
-        if count == 1:
+        if x.shape[1] == 1:
             twins = gradient.repeat(1, 2, 1), x.repeat(1, 2, 1), kernels.repeat(2, 1, 1, 1, 1)
             twin_g_x = None if g_x is None else torch.empty_like(twins[1])
             g_kernels = self._grouped_backward(*twins, twin_g_x)[:1]
@@ -176,11 +160,6 @@ class StackedConv(Stacked):
                 g_x.copy_(twin_g_x[:, :1])
             return g_kernels
         return self._grouped_backward(gradient, x, kernels, g_x)
-
-    def _alone(self, x: Tensor, kernels: Tensor) -> bool:
-        """Whether rows are so large on a CPU that each is convolved by itself; follows from a row's size alone."""
-        size = x.shape[0] * max(kernels.shape[1:3])
-        return not x.is_cuda and (x.shape[0] * kernels[0].numel() >= ALONE_WORK or size >= ALONE_SIZE)
 
     def _grouped(self, x: Tensor, kernels: Tensor) -> Tensor:
         y = torch.convolution(
@@ -220,6 +199,84 @@ class StackedConv(Stacked):
     @property
     def _padding(self) -> list[int]:
         return [self.kernel // 2, self.kernel // 2]
+
+
+class LoneConv(StackedConv):
+    """The same for a single row without blank images, by itself: for large activations, on a CPU.
+
+    Batch norm works on whole lines of an image as if they were channels: there are few true ones, and a CPU's vectors
+    are long.
+    """
+
+    def forward(self, weights: Weights, x: Tensor, out: Tensor, rows: Rows, fixed: Statistics | None = None) -> Any:
+        if len(x) < LONE_POSITIONS:
+            return super().forward(weights, x, out, rows, fixed)
+        kernel, scale, shift = weights
+        y = self._convolve(x, kernel)
+        mean, variance = self._batch_statistics(y, rows) if fixed is None else fixed
+        inverse = torch.rsqrt(variance + BATCH_NORM_EPSILON)
+        factor = scale * inverse
+        offset = torch.addcmul(shift, mean, factor, value=-1)
+        torch.addcmul(self._line(offset), self._lines(y), self._line(factor), out=self._lines(out)).relu_()
+        return _Normal(x, kernel, y, out, mean, variance, inverse, fixed is not None)
+
+    def backward(self, weights: Weights, saved: _Normal, gradient: Tensor, g_x: Tensor | None, rows: Rows) -> Weights:
+        if len(saved.x) < LONE_POSITIONS:
+            return super().backward(weights, saved, gradient, g_x, rows)
+        g = torch.ops.aten.threshold_backward(gradient, saved.out, 0)
+        wide, y = self._lines(g), self._lines(saved.y)
+        mean = self._line(saved.mean)
+        _, *sums = torch.ops.aten.native_batch_norm_backward(
+            wide[..., None, None],
+            y[..., None, None],
+            mean,  # the scale, which plays no part here
+            mean,
+            self._line(_variance(saved)),
+            None,
+            None,
+            False,
+            BATCH_NORM_EPSILON,
+            [False, True, True],
+        )
+        g_scale, g_shift = (each.view(-1, g.shape[2]).sum(0, keepdim=True) for each in sums)
+        factor = weights[1] * saved.inverse
+        if saved.fixed:
+            wide.mul_(self._line(factor))
+        else:
+            share = factor / len(g)
+            slope = share * saved.inverse * g_scale
+            offset = torch.addcmul(slope * saved.mean, share, g_shift, value=-1)
+            torch.addcmul(self._line(offset), wide, self._line(factor), out=wide)
+            wide.addcmul_(y, self._line(slope), value=-1)
+        return [self._convolve_backward(g, saved.x, saved.kernels, g_x), g_scale, g_shift]
+
+    def _batch_statistics(self, y: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+        if len(y) < LONE_POSITIONS:
+            return super()._batch_statistics(y, rows)
+        both = torch.batch_norm_update_stats(self._lines(y)[..., None, None], None, None, 0.0)
+        means, variances = (each.view(-1, y.shape[2]) for each in both)
+        between, mean = torch.var_mean(means, 0, correction=0, keepdim=True)
+        return mean, between + variances.mean(0, keepdim=True)
+
+    def _convolve(self, x: Tensor, kernels: Tensor) -> Tensor:
+        return super()._convolve(x, kernels) if self._product and len(x) < LONE_POSITIONS else self._grouped(x, kernels)
+
+    def _convolve_backward(self, gradient: Tensor, x: Tensor, kernels: Tensor, g_x: Tensor | None) -> Tensor:
+        if self._product and len(x) < LONE_POSITIONS:
+            return super()._convolve_backward(gradient, x, kernels, g_x)
+        return self._grouped_backward(gradient, x, kernels, g_x)
+
+    def _lines(self, y: Tensor) -> Tensor:
+        """(P, 1, C) to (lines, width * C)."""
+        return y.view(-1, self.shape[2] * y.shape[2])
+
+    def _line(self, values: Tensor) -> Tensor:
+        """(1, C) for every position of a line, (width * C,)."""
+        return values.expand(self.shape[2], -1).contiguous().view(-1)  # reshape would leave strides of 0 for C = 1
+
+
+def _variance(saved: _Normal) -> Tensor:
+    return saved.inverse.square().reciprocal() - BATCH_NORM_EPSILON if saved.variance is None else saved.variance
 
 
 def _never_single(x: Tensor) -> Tensor:

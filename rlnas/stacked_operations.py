@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 
 from rlnas.graph import Add, AvgPool, Classifier, Conv, Dense, GlobalPool, MaxPool, Operation, Shape
 from rlnas.stacked import LANES, Block, Rows, Stacked, Statistics, Weights, as_images, flatten
-from rlnas.stacked_convolution import StackedConv
+from rlnas.stacked_convolution import LoneConv, StackedConv
 
 
 class StackedPool(Stacked):
@@ -21,6 +20,8 @@ class StackedPool(Stacked):
     def __init__(self, operation: MaxPool | AvgPool | GlobalPool, shape: Shape) -> None:
         super().__init__(shape)
         self.operation = operation
+        self._ones: Tensor | None = None
+        self._inverse: Tensor | None = None
 
     def forward(self, weights: Weights, x: Tensor, out: Tensor, rows: Rows, fixed: Statistics | None = None) -> Any:
         images, pooled, indices = as_images(x, self.shape), as_images(out, self._pooled_shape), None
@@ -29,7 +30,11 @@ class StackedPool(Stacked):
                 maxima, indices = torch.ops.aten.max_pool2d_with_indices(images, [2, 2], [2, 2])
                 pooled.copy_(maxima)
             case AvgPool(3):
-                torch.mul(self._sum_3x3(images), self._inverse_counts.to(x), out=pooled)
+                torch.mul(self._sum_3x3(images), self._inverse_counts(x), out=pooled)
+            case AvgPool() if self._even:
+                above, below = self._windows(x).unbind(2)
+                left, right = (above + below).unbind(3)
+                torch.add(left, right, out=out.view(left.shape)).mul_(0.25)
             case AvgPool():
                 pooled.copy_(F.avg_pool2d(images, 2))
             case _:
@@ -47,7 +52,12 @@ class StackedPool(Stacked):
                     g, images, [2, 2], [2, 2], [0, 0], [1, 1], False, indices
                 )
             case AvgPool(3):
-                g = self._sum_3x3(g * self._inverse_counts.to(gradient))
+                g = self._sum_3x3(g * self._inverse_counts(gradient))
+            case AvgPool() if self._even:
+                _, height, width = self._pooled_shape
+                quarter = (gradient * 0.25).view(-1, height, 1, width, 1, gradient[0].numel())
+                self._windows(g_x).copy_(quarter)
+                return []
             case AvgPool():
                 g = torch.ops.aten.avg_pool2d_backward(g, images, [2, 2], [2, 2], [0, 0], False, True, None)
             case _:
@@ -59,25 +69,37 @@ class StackedPool(Stacked):
     def _pooled_shape(self) -> Shape:
         return self.shape[0], *(self.operation.output_shape(self.shape)[1:] or (1, 1))
 
-    @staticmethod
-    def _sum_3x3(images: Tensor) -> Tensor:
+    @property
+    def _even(self) -> bool:
+        return self.shape[1] % 2 == self.shape[2] % 2 == 0
+
+    def _windows(self, x: Tensor) -> Tensor:
+        """(P, R, C) to (images, height / 2, 2, width / 2, 2, R * C)."""
+        return x.view(-1, self.shape[1] // 2, 2, self.shape[2] // 2, 2, x[0].numel())
+
+    def _sum_3x3(self, images: Tensor) -> Tensor:
         """The sum over each position's 3 x 3 neighbours, as a depthwise convolution: torch's own pooling is slow."""
         channels = images.shape[1]
         if channels == 1:  # else it would not be a depthwise convolution
             images = torch.cat([images, images], 1).contiguous(memory_format=torch.channels_last)
         groups = images.shape[1]
-        return F.conv2d(images, images.new_ones(groups, 1, 3, 3), padding=1, groups=groups)[:, :channels]
+        if self._ones is None or len(self._ones) != groups:
+            self._ones = images.new_ones(groups, 1, 3, 3)
+        sums = torch.convolution(images, self._ones, None, [1, 1], [1, 1], [1, 1], False, [0, 0], groups)
+        return sums if channels > 1 else sums[:, :1]
 
-    @cached_property
-    def _inverse_counts(self) -> Tensor:
+    def _inverse_counts(self, like: Tensor) -> Tensor:
         """One over the number of a position's 3 x 3 neighbours within the image, of shape (height, width)."""
+        if self._inverse is not None:
+            return self._inverse
         sides = []
         for size in self.shape[1:]:
             side = torch.full((size,), 3.0, dtype=torch.float64)
             side[0] -= 1
             side[-1] -= 1
             sides.append(side)
-        return 1 / torch.outer(*sides)
+        self._inverse = (1 / torch.outer(*sides)).to(like)
+        return self._inverse
 
 
 class StackedDense(Stacked):
@@ -130,11 +152,14 @@ class StackedSum(Stacked):
         return []
 
 
-def stack(operation: Operation, shape: Shape, half: bool = False) -> Stacked:
-    """The stacked form of an operation that reads ``shape``; with ``half`` convolutions are done in bfloat16."""
+def stack(operation: Operation, shape: Shape, half: bool = False, alone: bool = False) -> Stacked:
+    """The stacked form of an operation that reads ``shape``.
+
+    With ``half`` convolutions are done in bfloat16; with ``alone`` there is one row, without blank images.
+    """
     match operation:
         case Conv():
-            return StackedConv(operation, shape, half)
+            return (LoneConv if alone else StackedConv)(operation, shape, half)
         case MaxPool() | AvgPool() | GlobalPool():
             return StackedPool(operation, shape)
         case Dense() | Classifier():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,11 +17,14 @@ from numpy.typing import NDArray
 
 from rlnas.errors import ConfigurationError, DataError, one_of
 from rlnas.search_space import Decision
+from rlnas.task import DESCRIPTOR
 
 Array: TypeAlias = NDArray[Any]
 Floats: TypeAlias = NDArray[np.float64]
 
 COSTS = ("params_m", "flops_m")
+SECONDS = "seconds"
+DESCRIPTORS = "descriptors"
 MOST_CHOICES = 1024
 """Codes must be smaller: legality is a dense table, so a hash taken for a code would fill the memory."""
 
@@ -66,39 +70,75 @@ class TableFile:
         Raises:
             ConfigurationError: if there are several or none.
         """
-        tasks = self._names("tasks")
+        tasks = self.tasks
         shape = (rows,) if tasks is None else (rows, len(tasks))
-        floats = [
-            n for n, a in self.arrays.items() if n not in COSTS and a.dtype.kind == "f" and a.shape[:1] == (rows,)
-        ]
+        of_replicates = (shape,) if tasks is None or len(tasks) > 1 else (shape, (rows,))
+        floats = [name for name in self.arrays if self._may_be_values(name, rows)]
         exact = [name for name in floats if self.arrays[name].shape == shape]
-        if len(exact) != 1:
+        replicated = [name for name in floats if self.arrays[name].shape[:-1] in of_replicates]
+        fitting = exact or replicated
+        if len(fitting) != 1:
             raise ConfigurationError(f"{self.path}: values must name one of: {', '.join(floats) or '(no float array)'}")
-        return exact[0]
+        return fitting[0]
 
-    def columns(self, field: str, rows: int) -> tuple[tuple[str, ...], Floats]:
-        """The names of a value array's columns, and its values, of shape (rows, columns).
+    def values(self, field: str, rows: int) -> tuple[tuple[str, ...], Floats]:
+        """The names of a value array's columns, and its values, of shape (rows, columns, replicates).
 
         Raises:
             UnknownNameError: if there is no such array.
         """
         one_of(f"value array of {self.path}", field, self.arrays)
-        values = self._numbers(field, rows)
-        names = self._names("tasks") or (field,)
-        if len(names) == 1:
-            values = values.mean(1, keepdims=True)
+        values = self._numbers(field, rows, most_dimensions=3)
+        names = self.tasks or (field,)
+        if values.ndim < 3:
+            values = values.reshape(rows, 1, -1) if len(names) == 1 else values[..., None]
         if not 0 < values.shape[1] <= len(names):
             raise DataError(f"{self.path}: {field} has {values.shape[1]} columns, but tasks has {len(names)} names")
+        if values.shape[2] == 0:
+            raise DataError(f"{self.path}: {field} must have a replicate, got the shape {self.arrays[field].shape}")
         return names[: values.shape[1]], values
 
-    def millions(self, field: str, rows: int, columns: int) -> Floats:
-        """A cost of each row on each of the first ``columns`` tasks, in millions; 0 where unknown."""
+    def fidelities(self, field: str) -> dict[int, str]:
+        """By their numbers the value arrays that are called as this one but for the number of steps they end in."""
+        stem, mark, _ = field.rpartition("_")
+        ending = re.compile(re.escape(stem + mark) + r"([0-9]+)")
+        matches = [match for name in self.arrays if (match := ending.fullmatch(name))]
+        return {int(match[1]): match[0] for match in matches} if mark and ending.fullmatch(field) else {}
+
+    @property
+    def tasks(self) -> tuple[str, ...] | None:
+        """The columns' names."""
+        return self._names("tasks")
+
+    def labels(self, field: str, columns: int) -> tuple[str, ...] | None:
+        """One text for each of all columns, not all different; None if the file has none."""
         if field not in self.arrays:
-            return np.zeros((rows, columns))
-        cost = np.nan_to_num(self._numbers(field, rows), posinf=-1)
+            return None
+        array = self.arrays[field]
+        if array.dtype.kind not in "US" or array.shape != (columns,):
+            raise DataError(f"{self.path}: {field} must be {columns} strings, one for each task, got {_form(array)}")
+        return tuple(map(str, array.astype(np.str_).tolist()))
+
+    def descriptors(self, columns: int) -> NDArray[np.float32] | None:
+        """What each of all columns is like, of shape (columns, entries); None if the file does not say."""
+        if DESCRIPTORS not in self.arrays:
+            return None
+        array, shape = self.arrays[DESCRIPTORS], (columns, len(DESCRIPTOR))
+        if array.dtype.kind not in "fiu" or array.shape != shape or not np.isfinite(array).all():
+            raise DataError(f"{self.path}: {DESCRIPTORS} must be finite numbers of shape {shape}, got {_form(array)}")
+        return array.astype(np.float32)
+
+    def cost(self, field: str, rows: int, columns: int) -> Floats:
+        """A cost of each row on each of the first ``columns`` tasks; NaN where unknown.
+
+        Raises:
+            UnknownNameError: if there is no such array.
+        """
+        one_of(f"cost of {self.path}", field, self.arrays)
+        cost = self._numbers(field, rows)
         if cost.shape[1] == 1:
             cost = np.repeat(cost, columns, axis=1)
-        if cost.shape[1] < columns or cost.min() < 0:
+        if cost.shape[1] < columns or np.isinf(cost).any() or (cost < 0).any():
             raise DataError(
                 f"{self.path}: {field} must be finite, not negative and of shape ({rows},) or ({rows}, tasks)"
             )
@@ -109,20 +149,24 @@ class TableFile:
             raise DataError(f"{self.path}: array 'ops' is missing (arrays: {', '.join(self.arrays) or 'none'})")
         codes = self.arrays[field]
         if codes.ndim != 2 or codes.dtype.kind not in "iu" or 0 in codes.shape:
-            form = f"{codes.dtype} of shape {codes.shape}"
-            raise DataError(f"{self.path}: {field} must be integers of shape (rows, decisions), got {form}")
+            raise DataError(f"{self.path}: {field} must be integers of shape (rows, decisions), got {_form(codes)}")
         low, high = codes.min(), codes.max()
         if low < 0 or high >= MOST_CHOICES:
             raise DataError(f"{self.path}: {field} must lie in 0 .. {MOST_CHOICES - 1}, found {low} .. {high}")
         return codes.astype(np.int64)
 
-    def _numbers(self, field: str, rows: int) -> Floats:
-        """Numbers of shape (rows,) or (rows, n), as float64 of shape (rows, n)."""
+    def _may_be_values(self, name: str, rows: int) -> bool:
+        array = self.arrays[name]
+        is_cost = name in (*COSTS, DESCRIPTORS) or re.fullmatch(rf"{SECONDS}(_[0-9]+)?", name)
+        return array.dtype.kind == "f" and array.shape[:1] == (rows,) and not is_cost
+
+    def _numbers(self, field: str, rows: int, most_dimensions: int = 2) -> Floats:
+        """Numbers of shape (rows,), (rows, n) or, where allowed, (rows, n, m), as float64 of 2 or 3 dimensions."""
         array = self.arrays[field]
-        if array.dtype.kind not in "fiu" or array.ndim not in (1, 2) or len(array) != rows:
-            form = f"{array.dtype} of shape {array.shape}"
-            raise DataError(f"{self.path}: {field} must be numbers of shape ({rows}, tasks), got {form}")
-        return array.reshape(rows, -1).astype(np.float64)
+        if array.dtype.kind not in "fiu" or not 1 <= array.ndim <= most_dimensions or len(array) != rows:
+            form = f"({rows}, tasks)" + (f" or ({rows}, tasks, seeds)" if most_dimensions == 3 else "")
+            raise DataError(f"{self.path}: {field} must be numbers of shape {form}, got {_form(array)}")
+        return (array[:, None] if array.ndim == 1 else array).astype(np.float64)
 
     def _names(self, field: str) -> tuple[str, ...] | None:
         """A 1-D array of distinct strings; None if the file has none."""
@@ -130,8 +174,7 @@ class TableFile:
             return None
         array = self.arrays[field]
         if array.ndim != 1 or array.dtype.kind not in "US":
-            form = f"{array.dtype} of shape {array.shape}"
-            raise DataError(f"{self.path}: {field} must be a 1-D array of strings, got {form}")
+            raise DataError(f"{self.path}: {field} must be a 1-D array of strings, got {_form(array)}")
         names = tuple(str(name) for name in array.astype(np.str_))
         if not names or len(set(names)) < len(names):
             raise DataError(f"{self.path}: {field} must be distinct names and not empty, got {list(names)}")
@@ -174,6 +217,10 @@ def _member(path: Path, arrays: Mapping[str, Array], name: str) -> Array:
         raise DataError(f"{path}: {name!r} is not an array")
     array.setflags(write=False)
     return array
+
+
+def _form(array: Array) -> str:
+    return f"{array.dtype} of shape {array.shape}"
 
 
 def sha256_of(text: str, *arrays: Array) -> str:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from rlnas import batched_evaluator, stacked_operations
 from rlnas import population as population_module
-from rlnas import stacked_operations
 from rlnas.adaptation import METHODS, Adaptation, Score, adapt, relation_shapes, score_logits, standardise
 from rlnas.batched_evaluator import BatchedEvaluator
 from rlnas.device import one_thread
@@ -181,6 +181,19 @@ def test_nobody_feels_the_neighbours(tiles: Sequence[int] | None) -> None:
     assert_same([evaluate([p])[0] for p in alike], evaluate(alike))
 
 
+def test_large_networks_are_trained_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which they are, follows from each alone; what comes of it, is the same but for rounding."""
+    them = proposals()
+    together = BatchedEvaluator(FAST).evaluate(them)
+    limit = float(np.median([batched_evaluator._Candidate.of(0, p, p.task, FAST, ()).bytes for p in them]))
+    monkeypatch.setattr(batched_evaluator, "CPU_ALONE_BYTES", limit)
+    found = BatchedEvaluator(FAST).evaluate(them)
+    assert_same([BatchedEvaluator(FAST).evaluate([p])[0] for p in them], found)
+    apart = [mine.loss != its.loss for mine, its in zip(found, together, strict=True)]
+    assert 0 < sum(apart) < len(them)
+    assert [e.loss for e in found] == pytest.approx([e.loss for e in together], rel=1e-3)
+
+
 @pytest.mark.parametrize("tiles", TILES)
 def test_one_that_diverges_harms_no_other(tiles: Sequence[int] | None) -> None:
     wild = Adaptation(1, 1e38)
@@ -232,7 +245,7 @@ def test_impossible_steps_are_the_candidates_fault(steps: Any) -> None:
 
 
 def test_a_task_without_images_is_the_callers_fault() -> None:
-    column = TableTask("t:all/0", "cifar10", "digest")
+    column = TableTask("t:all/0", "images", "cifar10", "digest")
     with pytest.raises(ConfigurationError, match="task t:all/0 has no images to train on"):
         BatchedEvaluator(FAST).evaluate([proposals()[0], Proposal(CHAIN.parse("identity"), column)])
 

@@ -1,9 +1,14 @@
-"""Comparisons: equal budgets, right numbers, and refusals before anything is written."""
+"""Comparisons: equal budgets, right numbers, nothing lost when killed, and refusals before anything is written."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,22 +17,39 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
-from numpy.typing import NDArray
-from scipy.stats import bootstrap
 
-from rlnas.agents.benchmark import FRESH_SEEDS, Comparison
-from rlnas.agents.controller import ControllerConfig, LSTMController
+from rlnas.agents.agent import State
+from rlnas.agents.benchmark import FRESH, FRESH_SEEDS, Benchmark
+from rlnas.agents.benchmark_files import write_files
+from rlnas.agents.problem import SearchProblem
 from rlnas.agents.search_run import SearchRun, run_search
-from rlnas.agents.searchers import SEARCHERS, SearcherAgent
-from rlnas.agents.statistics import bootstrap_interval, summarise
-from rlnas.errors import CheckpointError, ConfigurationError, UnknownNameError
-from rlnas.search_space import ChainSpace
+from rlnas.agents.searcher_agent import SearcherAgent
+from rlnas.agents.searchers import RandomSearch
+from rlnas.errors import ConfigurationError, DataError, UnknownNameError
+from rlnas.results import Results
 from rlnas.sequential_evaluator import SequentialEvaluator
 from rlnas.store import EpisodeStore
 
 from .hidden import SPACE, HiddenEvaluator, HiddenSource, accuracy_of, hidden_env
 
-TRIALS, DESIGNS, SEEDS = 5, 6, (3, 8)
+TASKS, DESIGNS, SEEDS = 5, 6, (3, 8)
+AGENTS = ["evolution", "first", "random"]
+
+
+class First:
+    """Always the first legal choice."""
+
+    def __init__(self, problem: SearchProblem) -> None:
+        self._legal = problem.layout["legal"]
+
+    def predict(
+        self, observation: Any, state: State = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[Any, State]:
+        return observation[..., self._legal].argmax(-1), state
+
+
+def make_first(problem: SearchProblem, seed: int) -> First:
+    return First(problem)
 
 
 @pytest.fixture(autouse=True)
@@ -43,35 +65,31 @@ def small_space(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(gym.registry, "rlnas/Small-v0", small)
 
 
-def make_controller(seed: int = 0, space: ChainSpace = SPACE) -> LSTMController:
-    layout = hidden_env(1, space=space).layout
-    shape = ControllerConfig(layout.size, space.num_choices, (layout["legal"].start, layout["legal"].stop), 8)
-    controller = LSTMController(shape, seed)
-    controller.about = {"space": json.loads(json.dumps(space.spec()))}
-    return controller
-
-
-def make_comparison(**changes: Any) -> Comparison:
+def make_benchmark(**changes: Any) -> Benchmark:
     arguments: dict[str, Any] = {
         "env": "rlnas/Small-v0",
-        "tasks": (HiddenSource(test=TRIALS + 1), "test"),
-        "trials": TRIALS,
-        "designs": DESIGNS,
+        "tasks": (HiddenSource(test=TASKS), "test"),
+        "agents": {"evolution": "evolution", "first": make_first},
         "seeds": SEEDS,
-        "controllers": {"learned": make_controller()},
-        "others": ["evolution", "wiped"],
+        "designs": DESIGNS,
+        "evaluator": HiddenEvaluator(),
     }
-    return Comparison(**{**arguments, **changes})
+    return Benchmark(**{**arguments, **changes})
 
 
-AGENTS = ["learned", "evolution", "wiped", "random"]
+def run_and_write(folder: Path, **changes: Any) -> dict[str, Any]:
+    benchmark = make_benchmark(**changes)
+    return write_files(benchmark, folder, benchmark.run(folder), ["rlnas", "bench"])
 
 
 @pytest.fixture
 def finished(tmp_path: Path) -> tuple[Path, dict[str, Any], HiddenEvaluator]:
     evaluator = HiddenEvaluator()
     folder = tmp_path / "results"
-    return folder, make_comparison().run(folder, evaluator), evaluator
+    return folder, run_and_write(folder, evaluator=evaluator), evaluator
+
+
+Finished = tuple[Path, dict[str, Any], HiddenEvaluator]
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -79,36 +97,33 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-Finished = tuple[Path, dict[str, Any], HiddenEvaluator]
-
-
-def test_random_search_is_always_among_the_agents_and_nobody_is_there_twice() -> None:
-    assert make_comparison().agents == AGENTS
-    assert make_comparison(controllers={}, others=[]).agents == ["random"]
-    assert make_comparison(others=["random", "evolution", "random"]).agents == ["learned", "random", "evolution"]
+def test_random_search_always_takes_part() -> None:
+    assert list(make_benchmark().contestants) == AGENTS
+    assert list(make_benchmark(agents={}).contestants) == ["random"]
+    assert list(make_benchmark(agents={"random": "random", "first": make_first}).contestants) == ["random", "first"]
 
 
 def test_every_agent_has_the_same_number_of_evaluations_on_the_same_tasks(finished: Finished) -> None:
     folder, _, evaluator = finished
     rows = rows_of(folder)
-    assert Counter(row["agent"] for row in rows) == dict.fromkeys(AGENTS, TRIALS * DESIGNS * len(SEEDS))
+    assert Counter(row["agent"] for row in rows) == dict.fromkeys(AGENTS, TASKS * DESIGNS * len(SEEDS))
     places = Counter((row["seed"], row["task"], row["design"]) for row in rows)
-    assert len(places) == TRIALS * DESIGNS * len(SEEDS)
+    assert len(places) == TASKS * DESIGNS * len(SEEDS)
     assert set(places.values()) == {len(AGENTS)}
-    chosen = len(AGENTS) * TRIALS * len(SEEDS) * len(FRESH_SEEDS)
+    chosen = len(AGENTS) * TASKS * len(SEEDS) * len(FRESH_SEEDS)
     assert len(evaluator.asked) == len(rows) + chosen
-    assert {p.seed for p in evaluator.asked[-chosen:]} == set(FRESH_SEEDS)
+    assert sum(p.seed in FRESH_SEEDS for p in evaluator.asked) == chosen
 
 
-def test_the_csv_says_what_each_design_is_worth(finished: Finished) -> None:
+def test_the_csv_says_what_each_design_is_worth_and_the_store_has_it(finished: Finished) -> None:
     folder, _, _ = finished
-    source = HiddenSource(test=TRIALS + 1)
+    source = HiddenSource(test=TASKS)
     best: dict[tuple[str, ...], float] = {}
     with EpisodeStore(folder / "episodes.sqlite", "r") as store:
         recorded = {(e.agent, e.trial, e.design): e for e in store.episodes()}
     assert len(recorded) == len(rows_of(folder))
     for row in rows_of(folder):
-        trial = SEEDS.index(int(row["seed"])) * TRIALS + int(row["task"].rpartition("/")[2])
+        trial = int(row["seed"]) * TASKS + int(row["task"].rpartition("/")[2])
         episode = recorded[row["agent"], trial, int(row["design"])]
         assert (episode.task, episode.architecture) == (row["task"], row["architecture"])
         accuracy = accuracy_of(SPACE.decode(episode.actions), source.named(row["task"]))
@@ -118,231 +133,268 @@ def test_the_csv_says_what_each_design_is_worth(finished: Finished) -> None:
         assert float(row["best_so_far"]) == pytest.approx(best[key], abs=1e-6)
 
 
-def test_the_summary_is_what_the_csv_says(finished: Finished) -> None:
-    folder, result, _ = finished
-    assert json.loads((folder / "summary.json").read_text()) == result
-    assert {k: result[k] for k in ("env", "tasks", "trials", "designs", "seeds")} == {
-        "env": "rlnas/Small-v0",
-        "tasks": "hidden:test",
-        "trials": TRIALS,
-        "designs": DESIGNS,
-        "seeds": list(SEEDS),
-    }
-    rows = rows_of(folder)
-    best_on = {t: max(float(r["accuracy"]) for r in rows if r["task"] == t) for t in {r["task"] for r in rows}}
+def test_the_results_are_what_the_csv_says(finished: Finished) -> None:
+    folder, summary, _ = finished
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    results, rows = make_benchmark().collect(folder), rows_of(folder)
+    assert results.shape == (len(SEEDS), TASKS, DESIGNS)
+    assert results.tasks == tuple(f"hidden:test/{i}" for i in range(TASKS))
+    assert not results.best_is_known
     for name in AGENTS:
-        table = np.array(
-            [[float(r["accuracy"]), float(r["best_so_far"]), best_on[r["task"]]] for r in rows if r["agent"] == name]
-        )
-        table = table.reshape(-1, DESIGNS, 3)
-        row = result["agents"][name]
-        np.testing.assert_allclose(row["accuracy"], table[..., 0].mean(0), atol=1e-6)
-        np.testing.assert_allclose(row["best_so_far"], table[..., 1].mean(0), atol=1e-6)
-        np.testing.assert_allclose(row["regret"], (table[..., 2] - table[..., 1]).mean(0), atol=1e-6)
-        assert row["first_design"] == pytest.approx(table[:, 0, 0].mean(), abs=1e-6)
-        assert row["last_design"] == pytest.approx(table[:, -1, 0].mean(), abs=1e-6)
-        assert row["last_minus_first"]["mean"] == pytest.approx(row["last_design"] - row["first_design"])
-
-
-def test_curves_never_fall_and_regret_is_never_negative(finished: Finished) -> None:
-    _, result, _ = finished
-    for row in result["agents"].values():
-        assert (np.diff(row["best_so_far"]) >= 0).all()
-        assert (np.diff(row["regret"]) <= 0).all()
-        assert min(row["regret"]) >= 0
-        assert min(row["normalised_regret"]) >= 0
-        for mean, (low, high) in zip(row["best_so_far"], row["best_so_far_interval"], strict=True):
-            assert low <= mean + 1e-12
-            assert high >= mean - 1e-12
-    assert result["agents"]["random"]["chosen_minus_random"] == {"mean": 0, "low": 0, "high": 0}
+        mine = [row for row in rows if row["agent"] == name]
+        table = np.array([float(row["accuracy"]) for row in mine]).reshape(results.shape)
+        np.testing.assert_allclose(results.accuracy[name], table, atol=1e-6)
+        best_rows = table.argmax(2).ravel() + DESIGNS * np.arange(len(SEEDS) * TASKS)
+        chosen = [SPACE.parse(mine[row]["architecture"]) for row in best_rows.tolist()]
+        source = HiddenSource(test=TASKS)
+        worth = [accuracy_of(a, source.task("test", i % TASKS)) for i, a in enumerate(chosen)]
+        np.testing.assert_allclose(results.chosen[name][FRESH].ravel(), worth)  # this evaluator ignores seeds
+    best = [max(float(row["accuracy"]) for row in rows if row["task"] == task) for task in results.tasks]
+    np.testing.assert_allclose(results.best, best, atol=1e-6)
+    np.testing.assert_allclose(results.mean, results.accuracy["random"].mean((0, 2)))
 
 
 def test_run_again_it_finds_the_same(finished: Finished, tmp_path: Path) -> None:
-    folder, result, _ = finished
-    assert make_comparison().run(tmp_path / "again", HiddenEvaluator()) == result
+    folder, summary, _ = finished
+    assert run_and_write(tmp_path / "again") == summary
     assert (tmp_path / "again" / "evaluations.csv").read_bytes() == (folder / "evaluations.csv").read_bytes()
-    other = make_comparison(seeds=(4, 8)).run(tmp_path / "other", HiddenEvaluator())
-    assert other["agents"] != result["agents"]
+    assert run_and_write(tmp_path / "other", seeds=(4, 8)) != summary
+
+
+def test_runs_do_not_share_their_randomness(finished: Finished) -> None:
+    rows = [row for row in rows_of(finished[0]) if row["agent"] == "random"]
+    trials: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        trials.setdefault((row["seed"], row["task"]), []).append(row["architecture"])
+    assert len({tuple(designs) for designs in trials.values()}) == len(trials)
 
 
 def test_an_agents_results_do_not_depend_on_whom_it_is_compared_with(finished: Finished, tmp_path: Path) -> None:
-    folder, _, _ = finished
-    make_comparison(controllers={}, others=[]).run(tmp_path / "alone", HiddenEvaluator())
-    assert rows_of(tmp_path / "alone") == [row for row in rows_of(folder) if row["agent"] == "random"]
+    run_and_write(tmp_path / "alone", agents={})
+    assert rows_of(tmp_path / "alone") == [row for row in rows_of(finished[0]) if row["agent"] == "random"]
+
+
+def test_more_agents_and_seeds_join_runs_that_are_there(tmp_path: Path) -> None:
+    evaluator = HiddenEvaluator()
+    run_and_write(tmp_path, agents={}, seeds=SEEDS[:1], evaluator=evaluator)
+    first = len(evaluator.asked)
+    run_and_write(tmp_path, evaluator=evaluator)
+    assert len(evaluator.asked) == first * len(AGENTS) * len(SEEDS)  # nothing was done twice
+    assert {row["agent"] for row in rows_of(tmp_path)} == set(AGENTS)
+
+
+def test_more_trials_than_tasks_go_round_them_and_count_as_one_run(tmp_path: Path) -> None:
+    benchmark = make_benchmark(trials=TASKS + 1)
+    results = benchmark.run(tmp_path)
+    assert benchmark.rounds == 2
+    assert results.accuracy["random"].shape == (2 * len(SEEDS), TASKS, DESIGNS)
+    assert results.shape == (len(SEEDS), TASKS, DESIGNS)
+    best = np.maximum.accumulate(results.accuracy["random"], axis=2)
+    np.testing.assert_allclose(results.best_so_far("random")[0], best[:2].mean(0))
+    first, second = results.accuracy["random"][:2]
+    assert (first != second).any()
+
+
+def test_fewer_trials_than_tasks_search_the_first_ones(tmp_path: Path) -> None:
+    assert make_benchmark(trials=2).run(tmp_path).tasks == ("hidden:test/0", "hidden:test/1")
 
 
 def test_progress_counts_every_design(tmp_path: Path) -> None:
     seen: list[tuple[int, float]] = []
-    make_comparison().run(tmp_path / "results", HiddenEvaluator(), lambda n, best: seen.append((n, best)))
-    assert sum(n for n, _ in seen) == len(AGENTS) * TRIALS * DESIGNS * len(SEEDS)
-    assert all(0 < best <= 1 for _, best in seen)
+    runs: list[tuple[str, int]] = []
+    make_benchmark().run(
+        tmp_path, on_run=lambda agent, seed, run: runs.append((agent, seed)), on_step=lambda n, b: seen.append((n, b))
+    )
+    assert sum(n for n, _ in seen) == len(AGENTS) * TASKS * DESIGNS * len(SEEDS)
+    assert all(0 <= best <= 1 for _, best in seen)
+    assert sorted(runs) == sorted((agent, seed) for agent in AGENTS for seed in SEEDS)
 
 
 def test_real_networks_are_trained_compared_and_the_best_is_drawn(tmp_path: Path) -> None:
     from rlnas.adaptation import Adaptation
     from rlnas.datasets import parse_tasks
 
-    comparison = make_comparison(tasks=parse_tasks("digits:test"), trials=2, designs=2, seeds=[0], others=[])
-    result = comparison.run(tmp_path / "results", SequentialEvaluator(Adaptation(steps=1)))
-    best = result["best_architecture"]
-    assert best["agent"] == "learned"
+    evaluator = SequentialEvaluator(Adaptation(steps=1))
+    changes: dict[str, Any] = {"tasks": parse_tasks("digits:test"), "trials": 2, "designs": 2, "seeds": [0]}
+    summary = run_and_write(tmp_path, agents={"first": make_first}, evaluator=evaluator, **changes)
+    best = summary["best_architecture"]
+    assert best["agent"] == "first"
     assert best["task"] in ("digits:test/0", "digits:test/1")
     assert 0 < best["accuracy_on_fresh_seeds"] <= 1
-    assert (tmp_path / "results" / "best_architecture.svg").read_text().startswith("<svg")
-    assert "<svg" in (tmp_path / "results" / "curves.svg").read_text()
+    assert (tmp_path / "best_architecture.svg").read_text().startswith("<svg")
+    assert "<svg" in (tmp_path / "report.html").read_text()
+    with (tmp_path / "times.csv").open(newline="") as file:
+        seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+    assert min(seconds) > 0
+    assert all(second > first for first, second in zip(seconds[::2], seconds[1::2], strict=True))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"others": ["evolutoin"]}, "did you mean 'evolution'"),
-        ({"others": ["wiped"], "controllers": {}}, "unknown agent 'wiped'"),
-        ({"trials": TRIALS + 2}, f"trials must be at most {TRIALS + 1}"),
         ({"trials": 0}, "trials must be"),
         ({"designs": 0}, "designs must be"),
+        ({"training_steps": 0}, "training_steps must be"),
         ({"seeds": []}, "number of seeds must be"),
         ({"seeds": [-1]}, "seed must be"),
+        ({"seeds": [1, 1]}, "seeds must be distinct"),
         ({"tasks": (HiddenSource(), "tset")}, "did you mean 'test'"),
-        ({"controllers": {"random": None}}, "must not be called 'random'"),
+        ({"env": "rlnas/Smal-v0"}, "did you mean 'rlnas/Small-v0'"),
     ],
 )
 def test_a_comparison_that_cannot_be_made_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        make_comparison(**changes)
+        make_benchmark(**changes)
 
 
-def test_an_unknown_agent_is_an_unknown_name() -> None:
-    with pytest.raises(UnknownNameError):
-        make_comparison(others=["nobody"])
+def test_an_unknown_agent_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'evolution'"):
+        make_benchmark(agents={"one": "evolutoin"}).run(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_agent_that_prepares_itself_needs_training_tasks(tmp_path: Path) -> None:
+    class Unsplit(HiddenSource):
+        @property
+        def splits(self) -> dict[str, int]:
+            return {"test": TASKS}
+
+    with pytest.raises(ConfigurationError, match="training"):
+        make_benchmark(agents={"portfolio": "portfolio"}, tasks=(Unsplit(), "test")).run(tmp_path)
+
+
+class Interrupted(Exception):
+    pass
 
 
 def test_what_an_interrupted_comparison_left_is_gone_on_with(finished: Finished, tmp_path: Path) -> None:
-    class Interrupted(Exception):
-        pass
-
     def on_step(designs: int, best: float) -> None:
         nonlocal steps
         steps += 1
-        if steps == 5:
+        if steps == 2 * DESIGNS + 3:
             raise Interrupted
 
-    folder, result, _ = finished
+    folder, summary, _ = finished
     steps, other = 0, tmp_path / "other"
     with pytest.raises(Interrupted):
-        make_comparison().run(other, HiddenEvaluator(), on_step)
-    assert (other / "episodes.sqlite").exists()
-    assert make_comparison().run(other, HiddenEvaluator()) == result
+        make_benchmark().run(other, on_step=on_step)
+    left = len(list(other.glob("runs/*/*.npz")))
+    assert left == 2
+    evaluator = HiddenEvaluator()
+    assert run_and_write(other, evaluator=evaluator) == summary
+    assert len(evaluator.asked) == TASKS * (DESIGNS + len(FRESH_SEEDS)) * (len(AGENTS) * len(SEEDS) - left)
     assert rows_of(other) == rows_of(folder)
 
 
-def test_results_that_are_there_are_not_overwritten(finished: Finished) -> None:
+@pytest.mark.parametrize(
+    "changes", [{"designs": DESIGNS + 1}, {"trials": 2}, {"tasks": (HiddenSource(test=9), "test")}]
+)
+def test_results_under_other_settings_are_not_mixed(finished: Finished, changes: dict[str, Any]) -> None:
     folder, _, _ = finished
-    before = {p.name: p.read_bytes() for p in folder.iterdir()}
-    with pytest.raises(ConfigurationError, match="already holds results"):
-        make_comparison().run(folder, HiddenEvaluator())
-    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    with pytest.raises(ConfigurationError, match="holds a comparison with another"):
+        make_benchmark(**changes).run(folder)
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
 
 
-@pytest.mark.parametrize("about", [{}, {"space": None}, {"space": ChainSpace(max_layers=3).spec()}])
-def test_a_controller_of_another_space_is_refused_before_anything_is_done(
-    tmp_path: Path, about: dict[str, Any]
-) -> None:
-    stranger, evaluator = make_controller(), HiddenEvaluator()
-    stranger.about = about
-    comparison = make_comparison(controllers={"fine": make_controller(), "stranger": stranger})
-    with pytest.raises(CheckpointError, match="'stranger' was trained for the space") as caught:
-        comparison.run(tmp_path / "results", evaluator)
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "results").exists()
-    assert evaluator.asked == []
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("...")
+    with pytest.raises(ConfigurationError, match="something else"):
+        make_benchmark().run(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_damaged_run_is_named(finished: Finished) -> None:
+    file = next(finished[0].glob("runs/random*/*.npz"))
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(DataError, match="no run of a comparison"):
+        make_benchmark().run(finished[0])
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    """A comparison of a few seconds over a table, as a person types it."""
+    rng = np.random.default_rng(0)
+    codes = np.stack(np.meshgrid(*[np.arange(4)] * 4, indexing="ij"), -1).reshape(-1, 4).astype(np.int8)
+    tasks = np.array([f"task {i}" for i in range(6)])
+    np.savez(tmp_path / "table.npz", ops=codes, tasks=tasks, val=rng.random((len(codes), 6)))
+    agents = "evolution,local-search,genetic"
+    return [
+        *(sys.executable, "-m", "rlnas.cli", "bench", "--env", "rlnas/Trial-v0", "--agents", agents),
+        *("--tasks", f"table:{tmp_path / 'table.npz'}:all", "--designs", "40", "--seeds", "12"),
+    ]
+
+
+def bench(command: list[str], out: Path, *options: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*command, "--out", str(out), *options], env=environment, start_new_session=True)
+
+
+def test_killed_three_times_and_resumed_it_ends_as_if_nothing_had_happened(command: list[str], tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert bench(command, whole).wait() == 0
+    total = len(list(whole.glob("runs/*/*.npz")))
+    kills = 0
+    for wanted in (total // 5, total // 2, 4 * total // 5):
+        process = bench(command, killed, "--workers", "2")
+        while process.poll() is None and len(list(killed.glob("runs/*/*.npz"))) < wanted:
+            time.sleep(0.01)
+        kills += process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert kills == 3
+    assert bench(command, killed, "--workers", "2").wait() == 0
+    for name in ("evaluations.csv", "summary.json"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_a_search_returns_what_the_environment_evaluated() -> None:
     evaluator = HiddenEvaluator()
     env = hidden_env(4, 3, "test", evaluator=evaluator)
-    agent = SearcherAgent(lambda seed: SEARCHERS["random"](SPACE, 3, seed), env.layout)
+    agent = SearcherAgent(lambda seed: RandomSearch(SPACE, seed), env.layout)
     run = run_search(agent, env, [7, 1, 1, 0], seed=0)
-    assert run.tasks == [f"hidden:test/{i}" for i in (7, 1, 1, 0)]
+    assert run.tasks.tolist() == [f"hidden:test/{i}" for i in (7, 1, 1, 0)]
     for design in range(3):
         proposals = evaluator.asked[4 * design : 4 * design + 4]
-        assert [trial[design] for trial in run.architectures] == [p.architecture for p in proposals]
+        assert run.architectures[:, design].tolist() == [p.architecture.text for p in proposals]
         expected = [accuracy_of(p.architecture, p.task) for p in proposals]
         np.testing.assert_array_equal(run.accuracy[:, design], expected)
 
 
-def make_run(accuracy: list[list[float]], tasks: list[str]) -> SearchRun:
-    designs = [[SPACE.decode([i % 4, 5]) for i in range(len(row))] for row in accuracy]
-    return SearchRun(tasks, np.array(accuracy), designs)
-
-
 def test_the_chosen_design_is_the_earliest_of_the_best() -> None:
-    run = make_run([[0.1, 0.7, 0.7], [0.5, 0.2, 0.3]], ["a", "b"])
-    assert [a.choices[0] for a in run.chosen] == [1, 0]
+    accuracy = np.array([[0.1, 0.7, 0.7], [0.5, 0.2, 0.3]])
+    run = SearchRun(np.array(["a", "b"]), accuracy, accuracy, np.array([["x", "y", "z"], ["u", "v", "w"]]))
+    assert run.chosen.tolist() == ["y", "u"]
     np.testing.assert_array_equal(run.best_so_far, [[0.1, 0.7, 0.7], [0.5, 0.5, 0.5]])
 
 
-def summary_of(runs: dict[str, SearchRun]) -> dict[str, Any]:
-    return summarise(runs, "random", {name: run.accuracy.max(1) for name, run in runs.items()})
+def make_results(accuracy: dict[str, Any], best: list[float], mean: list[float], **more: Any) -> Results:
+    arrays = {name: np.array(values, dtype=float) for name, values in accuracy.items()}
+    tasks = tuple(f"task {i}" for i in range(len(best)))
+    return Results(tasks, arrays, arrays, np.array(best), np.array(mean), True, **more)
 
 
 def test_regret_matches_the_numbers_worked_out_by_hand() -> None:
-    random = make_run([[0.2, 0.4], [0.5, 0.5]], ["a", "b"])
-    other = make_run([[0.3, 0.8], [0.6, 0.4]], ["a", "b"])
-    summary = summary_of({"random": random, "other": other})
-    # Best: .8 and .6; random means: .3 and .5.
-    assert summary["random"]["regret"] == pytest.approx([(0.6 + 0.1) / 2, (0.4 + 0.1) / 2])
-    assert summary["random"]["normalised_regret"] == pytest.approx([(0.6 / 0.5 + 1) / 2, (0.4 / 0.5 + 1) / 2])
-    assert summary["other"]["regret"] == pytest.approx([0.25, 0])
-    assert summary["other"]["normalised_regret"] == pytest.approx([0.5, 0])
-
-
-def test_regret_is_to_the_best_found_on_a_task_with_any_seed() -> None:
-    random = make_run([[0.2], [0.4]], ["a", "a"])
-    other = make_run([[0.9], [0.3]], ["a", "a"])
-    summary = summary_of({"random": random, "other": other})
-    assert summary["random"]["regret"] == pytest.approx([(0.7 + 0.5) / 2])
-    assert summary["other"]["regret"] == pytest.approx([(0.0 + 0.6) / 2])
-    assert summary["other"]["normalised_regret"] == pytest.approx([0.3 / (0.9 - 0.3)])
+    results = make_results({"a": [[[0.3, 0.8], [0.6, 0.4]]]}, best=[0.8, 0.9], mean=[0.3, 0.5])
+    np.testing.assert_allclose(results.regret("a"), [[[0.5, 0.0], [0.3, 0.3]]])
+    np.testing.assert_allclose(results.normalised_regret("a"), [[[1.0, 0.0], [0.75, 0.75]]])
+    np.testing.assert_allclose(results.score("a"), [[[0.0, 1.0], [0.25, 0.25]]])
 
 
 def test_where_random_designs_are_as_good_as_any_normalised_regret_stays_small() -> None:
-    random, other = make_run([[0.5]], ["a"]), make_run([[0.49]], ["a"])
-    summary = summary_of({"random": random, "other": other})
-    assert summary["other"]["normalised_regret"] == pytest.approx([0.5])
+    results = make_results({"a": [[[0.49]]]}, best=[0.5], mean=[0.5])
+    np.testing.assert_allclose(results.normalised_regret("a"), [[[0.5]]])
 
 
-def test_differences_are_paired() -> None:
-    """Task by task the gain is always .1; intervals of the two means, taken alone, would overlap."""
-    first = np.linspace(0.1, 0.8, 8)
-    run = make_run(np.stack([first, first + 0.1], axis=1).tolist(), [str(i) for i in range(8)])
-    difference = summary_of({"random": run})["random"]["last_minus_first"]
-    assert difference == pytest.approx({"mean": 0.1, "low": 0.1, "high": 0.1})
-
-
-@pytest.mark.parametrize("level", [0.5, 0.95])
-def test_bootstrap_intervals_agree_with_scipys(level: float) -> None:
-    values: NDArray[np.float64] = np.random.default_rng(0).beta(2, 5, size=40)
-    mine = bootstrap_interval(values, resamples=20_000, level=level)
-    its = bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=20_000,
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(1),
-    ).confidence_interval
-    np.testing.assert_allclose(mine, (its.low, its.high), atol=0.003)
-    assert mine[1] - mine[0] > 0.02
-
-
-def test_bootstrap_intervals_follow_from_their_seed() -> None:
-    values = np.random.default_rng(0).random(10)
-    assert bootstrap_interval(values, 1) == bootstrap_interval(values, 1) != bootstrap_interval(values, 2)
-
-
-def test_the_bootstrap_interval_of_two_values_is_worked_out_by_hand() -> None:
-    # Means of two draws from {0, 1} are 0, 1/2, 1 with probabilities 1/4, 1/2, 1/4.
-    values = np.array([0.0, 1.0])
-    assert bootstrap_interval(values, level=0.9) == (0.0, 1.0)
-    assert bootstrap_interval(values, level=0.3) == (0.5, 0.5)
-    assert bootstrap_interval(np.full(5, 0.25)) == (0.25, 0.25)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"best": [0.8]}, "best must have the shape"),
+        ({"chosen": {"a": {"m": np.zeros((2, 2))}}}, "chosen m must have the shape"),
+        ({"rounds": 2}, "no multiple of 2 rounds"),
+    ],
+)
+def test_results_that_do_not_fit_together_are_refused(changes: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {"best": [0.8, 0.9], "mean": [0.3, 0.5], **changes}
+    with pytest.raises(ConfigurationError, match=message):
+        make_results({"a": [[[0.3, 0.8], [0.6, 0.4]]]}, **arguments)

@@ -186,14 +186,15 @@ class TestWholeRuns:
             summary["agents"], 6
         )
         assert {e.task for e in episodes_of(searched, "rl2")} == {"digits:test/0", "digits:test/1"}
-        for drawing in ("curves.svg", "best_architecture.svg"):
-            assert ElementTree.parse(searched / drawing).getroot().tag.endswith("svg")
+        drawing = searched / "best_architecture.svg"
+        assert ElementTree.parse(drawing).getroot().tag.endswith("svg")
+        assert "<svg" in (searched / "report.html").read_text()
         assert len((searched / "evaluations.csv").read_text().splitlines()) == 1 + 4 * 6
 
     def test_search_prints_a_table_and_where_its_files_are(self, trained: Path, tmp_path: Path) -> None:
         out = tmp_path / "found"
         text = succeed("search", "--agent", trained, "--trials", 1, "--designs", 2, "--against", "", "--out", out)
-        assert "best at 2" in text
+        assert "at 2" in text
         assert "rl2" in text
         assert f"written to {out}" in text
 
@@ -201,7 +202,7 @@ class TestWholeRuns:
         options = ("--agents", f"random, evolution,{trained}", "--trials", 1, "--designs", 2, "--seeds", 2, "--json")
         line = succeed("bench", *options, "--out", tmp_path / "out")
         assert json.loads(line)["seeds"] == [0, 1]
-        assert list(json.loads(line)["agents"]) == [str(trained), "random", "evolution"]
+        assert list(json.loads(line)["agents"]) == ["random", "evolution", str(trained)]
         assert len(episodes_of(tmp_path / "out")) == 3 * 2 * 2
 
     def test_a_folder_named_like_a_searcher_does_not_hide_it(
@@ -313,7 +314,7 @@ class TestEnvs:
     def test_the_table_names_every_environment(self) -> None:
         lines = succeed("envs").splitlines()
         assert [line.split()[0] for line in lines] == ["id", *PRESETS]
-        assert all("digits:train" in line for line in lines[1:])
+        assert all(PRESETS[line.split()[0]]["tasks"] in line for line in lines[1:])
 
     def test_json_tells_the_same(self) -> None:
         rows = {row["id"]: row for row in json.loads(succeed("envs", "--json"))}
@@ -584,12 +585,37 @@ def folder_is_a_file(tmp: Path, run: Path) -> list[object]:
     return ["bench", "--trials", 1, "--designs", 1, "--out", tmp / "file" / "inside"]
 
 
+def small_table(tmp: Path, **changes: Any) -> str:
+    """``table:PATH`` of a table of 8 designs on 2 tasks."""
+    ops = np.stack(np.meshgrid(*[np.arange(2)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    arrays = {"ops": ops, "tasks": np.array(["a", "b"]), "val": np.random.default_rng(0).random((8, 2)), **changes}
+    return f"table:{save_npz(tmp / 'table.npz', **{n: a for n, a in arrays.items() if a is not None}).split(':')[1]}"
+
+
+def table_of_nan(tmp: Path, run: Path) -> list[object]:
+    return ["bench", "--tasks", f"{small_table(tmp, val=np.full((8, 2), np.nan))}:all"]
+
+
+def table_without_ops(tmp: Path, run: Path) -> list[object]:
+    return ["bench", "--tasks", f"{small_table(tmp, ops=None)}:all"]
+
+
+def table_of_unequal_lengths(tmp: Path, run: Path) -> list[object]:
+    return ["bench", "--tasks", f"{small_table(tmp, val=np.zeros((7, 2)))}:all"]
+
+
+def toml(tmp: Path, text: str) -> Path:
+    path = tmp / "comparison.toml"
+    path.write_text(text)
+    return path
+
+
 MISTAKES: dict[str, tuple[Sequence[object] | Callable[[Path, Path], list[object]], str]] = {
     "unknown environment": (["train", "--env", "rlnas/DigitTrial-v0"], "did you mean 'rlnas/DigitsTrial-v0'"),
     "unknown environment of a bench": (["bench", "--env", "CartPole-v1"], "rlnas/Trial-v0"),
     "unknown task source": (["bench", "--tasks", "digit:test"], "did you mean 'digits'"),
     "unknown split": (["bench", "--tasks", "digits:testing"], "did you mean 'test'"),
-    "no split": (["train", "--tasks", "digits"], "SOURCE:SPLIT"),
+    "no split": (["train", "--tasks", "digits"], "unknown split 'digits'"),
     "unknown task option": (["bench", "--tasks", "digits:test", "--task-option", "way=5"], "way"),
     "task option without value": (["bench", "--task-option", "ways"], "NAME=VALUE"),
     "task option without tasks": (["train", "--task-option", "ways=5"], "--tasks"),
@@ -605,7 +631,33 @@ MISTAKES: dict[str, tuple[Sequence[object] | Callable[[Path, Path], list[object]
     "setting out of range": (["train", "--set", "clip=-1"], "clip"),
     "no minibatches": (["train", "--set", "minibatches=0"], "minibatches"),
     "task option that is none": (["bench", "--task-option", "kind=omniglot"], "unknown task option 'kind'"),
-    "table": (["bench", "--tasks", "table:t.npz:all"], "TabularEvaluator"),
+    "missing table": (["bench", "--tasks", "table:t.npz:all"], "t.npz"),
+    "unknown table": (["bench", "--tasks", "table:nbgrph:all"], "did you mean 'nbgraph'"),
+    "known table without data": (
+        ["bench", "--env", "rlnas/NASBench201Trial-v0", "--data", "/no/such/folder"],
+        "github.com/D-X-Y/NAS-Bench-201",
+    ),
+    "table of NaN": (table_of_nan, "NaN"),
+    "table without ops": (table_without_ops, "'ops' is missing"),
+    "table of unequal lengths": (table_of_unequal_lengths, "val"),
+    "unknown split of a table": (lambda tmp, run: ["bench", "--tasks", f"{small_table(tmp)}:tset"], "unknown split"),
+    "images for a table's environment": (
+        ["bench", "--env", "rlnas/DigitsTableTrial-v0", "--tasks", "digits:test"],
+        "answers from a table",
+    ),
+    "adaptation of a table": (
+        ["bench", "--env", "rlnas/DigitsTableTrial-v0", "--adaptation", "maml"],
+        "a table's evaluations are recorded",
+    ),
+    "agent that needs tasks to prepare on": (
+        lambda tmp, run: ["bench", "--tasks", f"{small_table(tmp)}:all", "--agents", "portfolio", "--out", tmp / "out"],
+        "--training-tasks",
+    ),
+    "unknown setting of an agent": (["bench", "--agents", "genetic?size=3"], "unknown setting of GeneticAlgorithm"),
+    "duplicates": (["bench", "--duplicates", "refuze"], "duplicates"),
+    "missing TOML file": (["bench", "no.toml"], "no.toml"),
+    "damaged TOML file": (lambda tmp, run: ["bench", toml(tmp, "seeds = = 3")], "not TOML"),
+    "unknown option in a TOML file": (lambda tmp, run: ["bench", toml(tmp, "sedes = 3")], "did you mean 'seeds'"),
     "unknown device": (["train", "--device", "gpu"], "cuda"),
     "adaptation without a start": (["bench", "--adaptation", "maml"], "`rlnas meta-train` makes one"),
     "unknown adaptation": (["bench", "--adaptation", "mamal"], "did you mean 'maml'"),
@@ -640,7 +692,6 @@ MISTAKES: dict[str, tuple[Sequence[object] | Callable[[Path, Path], list[object]
     "agent of no environment": (agent_of_no_environment, "environment"),
     "unknown opponent": (lambda tmp, run: ["search", "--agent", run, "--against", "evolutoin"], "evolution"),
     "unknown agent of a bench": (["bench", "--agents", "no/such/run"], "no/such/run"),
-    "more trials than tasks": (["bench", "--trials", 100_000], "256"),
     "replay of no folder": (["replay", "/no/such/run"], "/no/such/run"),
     "replay of no store": (no_store, "notes.txt"),
     "replay of nothing": (empty_store, "no episodes"),

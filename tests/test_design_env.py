@@ -33,6 +33,7 @@ from rlnas.table import Table
 from rlnas.tabular_evaluator import TableSource, TabularEvaluator
 
 from .fake_evaluator import FakeEvaluator, fake_accuracy
+from .tables import ENV_IDS
 
 SPACE = ChainSpace(max_layers=2, widths=(4,), dense_widths=(8,))
 CONV3, CONV5, MAX_POOL, AVG_POOL, DENSE, IDENTITY = range(6)
@@ -88,19 +89,19 @@ def assert_same(one: Any, other: Any) -> None:
 # ---- Gymnasium's and stable-baselines3's own checks
 
 
-@pytest.mark.parametrize("env_id", PRESETS)
+@pytest.mark.parametrize("env_id", ENV_IDS)
 def test_every_id_passes_gymnasiums_check(env_id: str) -> None:
     check_env(gym.make(env_id, render_mode="rgb_array").unwrapped)
 
 
-@pytest.mark.parametrize("env_id", PRESETS)
+@pytest.mark.parametrize("env_id", ENV_IDS)
 def test_every_id_passes_stable_baselines3s_check(env_id: str) -> None:
     check_env_for_sb3(gym.make(env_id).unwrapped)
 
 
-@pytest.mark.parametrize("env_id", PRESETS)
+@pytest.mark.parametrize("env_id", [i for i, arguments in PRESETS.items() if arguments["space"]["kind"] != "table"])
 def test_every_ids_spec_survives_json_pickle_and_copying(env_id: str) -> None:
-    spec = gym.make(env_id, space={"kind": "cell", "width": 4}, evaluator=QUICK).spec
+    spec = gym.make(env_id, space={"kind": "chain", "widths": [4]}, evaluator=QUICK).spec
     assert spec is not None
     copies = [EnvSpec.from_json(spec.to_json()), pickle.loads(pickle.dumps(spec)), copy.deepcopy(spec)]
     told = play(gym.make(spec), [0, 3, 1, 1, 2, 3], seed=4)
@@ -306,6 +307,7 @@ def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> Non
     [
         ({"reward": "acuracy"}, UnknownNameError, "did you mean 'accuracy'"),
         ({"invalid_action": "penalize"}, UnknownNameError, "did you mean 'penalise'"),
+        ({"duplicates": "refused"}, UnknownNameError, "did you mean 'refuse'"),
         ({"render_mode": "rgb_aray"}, UnknownNameError, "did you mean 'rgb_array'"),
         ({"space": "chian"}, UnknownNameError, "did you mean 'chain'"),
         ({"space": {"kind": "cell", "widht": 3}}, ConfigurationError, "widht"),
@@ -372,9 +374,11 @@ def test_a_table_is_designed_in_like_any_space(tmp_path: Path) -> None:
     assert len(records) == 50
     column = table.tasks.index(TableSource(table).task("all", int(records[0].task[-1])).family)
     for record in records:
-        row = table.space.rows[record.actions]
+        row = table.space.rank(np.array([record.actions]))[0]
         assert record.evaluation.accuracy == table.accuracy[row, column]
-    assert told[-1][-1]["best_accuracy"] == max(table.accuracy[table.space.rows[r.actions], column] for r in records)
+    assert told[-1][-1]["best_accuracy"] == max(
+        table.accuracy[table.space.rank(np.array([r.actions]))[0], column] for r in records
+    )
     path = str(tmp_path / "small.npz")
     named = DesignEnv(
         space={"kind": "table", "path": path},
@@ -385,6 +389,12 @@ def test_a_table_is_designed_in_like_any_space(tmp_path: Path) -> None:
     )
     assert_same(play_at_random(named, 0), told)
     assert list(recompute(records)) == [None] * 50
+
+
+def test_a_table_is_not_asked_for_designs_of_another_space(tmp_path: Path) -> None:
+    table = Table.load(write_table(tmp_path))
+    with pytest.raises(ConfigurationError, match=r"small\.npz does not hold the designs of chain"):
+        DesignEnv(space=SPACE, tasks=(TableSource(table), "all"), evaluator=TabularEvaluator(table))
 
 
 # ---- records

@@ -193,7 +193,7 @@ def test_a_network_larger_than_the_memory_is_the_candidates_fault() -> None:
 
 
 def test_a_task_without_images_is_the_callers_fault() -> None:
-    column = TableTask("t:all/0", "cifar10", "digest")
+    column = TableTask("t:all/0", "images", "cifar10", "digest")
     with pytest.raises(ConfigurationError, match="task t:all/0 has no images to train on"):
         SequentialEvaluator(FAST).evaluate([Proposal(CHAIN.parse("identity"), column)])
 

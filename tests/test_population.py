@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rlnas import stacked_convolution
 from rlnas.adaptation import Adaptation, adapt
 from rlnas.graph import (
     INPUT,
@@ -177,6 +178,27 @@ def test_logits_and_gradients_are_those_of_autograd(tile: int) -> None:
         assert_close(
             flat(gradients[number]), torch.autograd.grad(F.cross_entropy(expected, labels), list(network.parameters()))
         )
+
+
+@pytest.mark.parametrize("positions", [1, 10_000], ids=["large", "small"])
+def test_a_network_may_be_trained_by_itself(positions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacked_convolution, "LONE_POSITIONS", positions)
+    them, adaptation = candidates(), Adaptation(4, 0.05)
+    for number, (graph, shape) in enumerate(zip(them.graphs, them.shapes, strict=True)):
+        (images, labels), network = them.support[number], them.network(number)
+        population = Population([graph], [shape], CPU, torch.float64, alone=True)
+        assert all(len(group.members) == 1 for group in population.groups)
+        population.load([them.weights[number]], 0.05)
+        support = population.images([images], [labels], len(images))
+        _, (gradients,) = population.gradients(support)
+        loss = F.cross_entropy(network.train()(images), labels)
+        assert_close(flat(gradients), torch.autograd.grad(loss, list(network.parameters())))
+        population.adapt(support, adaptation)
+        adapt(network, images, labels, adaptation)
+        assert_close(flat(population.weights_of(0)), [p.detach() for p in network.parameters()])
+        query, _ = them.query[number]
+        (logits,) = population.logits(population.images([query], tile=len(query)), population.statistics(support))
+        assert_close([logits], [network.eval()(query).detach()])
 
 
 @pytest.mark.parametrize("tile", TILES)

@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rlnas.report import budgets, comparison_table, difference, print_comparison, save_curves
+from rlnas.report import (
+    budgets,
+    comparison_table,
+    difference,
+    print_comparison,
+    print_summary,
+    save_curves,
+    summary_table,
+)
+from rlnas.summary import summarise
+
+from .comparison import make_results
 
 
 def make_row(designs: int, best: float) -> dict[str, Any]:
@@ -91,3 +102,20 @@ def test_a_comparison_ends_with_its_best_design_and_its_files(
     assert "3 tasks of digits:test, 2 seed(s)" in text
     assert "best design by rl2: dense-8 on digits:test/4 (noisy), accuracy 0.500 on fresh seeds" in text
     assert f"written to {tmp_path}: evaluations.csv, summary.json" in text
+
+
+def test_the_terminals_summary_has_every_agent_within_160_columns() -> None:
+    results = make_results(agents=("random", "rl2 [bold]", "regularised evolution"), designs=50)
+    lines = rendered(summary_table(summarise(results))).splitlines()
+    assert max(map(len, lines)) <= 160
+    text = "\n".join(lines)
+    for words in ("rl2 [bold]", "regularised evolution", "at 50", "chosen:", "test accuracy", "P(better than"):
+        assert words in text
+
+
+def test_a_printed_summary_says_what_its_numbers_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(summarise(make_results(agents=("only",), runs=1)))
+    printed = capsys.readouterr().out
+    assert "1 run(s) of 6 evaluations on each of 4 task(s)" in printed
+    assert "the best design that any agent found here" in printed
+    assert "resampled tasks" in printed

@@ -21,7 +21,7 @@ from rlnas.agents.ppo import generalised_advantage
 from rlnas.agents.rl2 import RL2, RL2Config
 from rlnas.agents.rollout import collect
 from rlnas.agents.search_run import run_search
-from rlnas.agents.searchers import MemoryWiped
+from rlnas.agents.searcher_agent import MemoryWiped
 from rlnas.checkpoint import load_checkpoint, save_checkpoint
 from rlnas.episode import DesignEpisode
 from rlnas.errors import CheckpointError, ConfigurationError

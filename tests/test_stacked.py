@@ -126,7 +126,12 @@ def draw(operation: Operation, shape: Shape, counts: Sequence[int], dtype: torch
 
 
 def run(
-    operation: Operation, shape: Shape, members: Sequence[Member], tile: int, fixed: Statistics | None = None
+    operation: Operation,
+    shape: Shape,
+    members: Sequence[Member],
+    tile: int,
+    fixed: Statistics | None = None,
+    alone: bool = False,
 ) -> list[Result]:
     """The operation for all members at once."""
     counts = [len(images) for _, images, _ in members]
@@ -134,7 +139,7 @@ def run(
     weights = [torch.stack(part) for part in zip(*(own for own, _, _ in members), strict=True)]
     x, gradient = (into_rows([m[i] for m in members], tile, starts) for i in (1, 2))
     out, g_x = torch.full_like(gradient, torch.nan), torch.full_like(x, torch.nan)
-    operation_stacked = stack(operation, shape)
+    operation_stacked = stack(operation, shape, alone=alone)
     saved = operation_stacked.forward(weights, x, out, rows, fixed)
     if isinstance(operation, Conv):  # what later convolutions read of blank images is zero
         without_blanks = out.clone()
@@ -201,15 +206,22 @@ def test_every_member_gets_what_torchs_own_operations_give(operation: Operation,
     assert_close(run(operation, shape, members, tile), [plain(operation, member) for member in members])
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("fixed", [False, True], ids=["own statistics", "fixed statistics"])
+@pytest.mark.parametrize("positions", [1, 10_000], ids=["large", "small"])
 @pytest.mark.parametrize(("operation", "shape"), [pair for pair in OPERATIONS if isinstance(pair[0], Conv)], ids=str)
-def test_large_rows_are_convolved_alone_to_the_same_effect(
-    operation: Operation, shape: Shape, layout: str, monkeypatch: pytest.MonkeyPatch
+def test_a_row_may_be_convolved_by_itself(
+    operation: Operation, shape: Shape, positions: int, fixed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tile, counts = LAYOUTS[layout]
-    members = draw(operation, shape, counts)
-    monkeypatch.setattr(stacked_convolution, "ALONE_WORK", 1)
-    assert_close(run(operation, shape, members, tile), [plain(operation, member) for member in members])
+    monkeypatch.setattr(stacked_convolution, "LONE_POSITIONS", positions)
+    (member,) = draw(operation, shape, [4])
+    generator = torch.Generator().manual_seed(1)
+    size = 1, operation.output_shape(shape)[0]
+    mean, variance = (torch.rand(size, generator=generator, dtype=torch.float64) + 0.5 for _ in range(2))
+    (found,) = run(operation, shape, [member], 4, Statistics(mean, variance) if fixed else None, alone=True)
+    expected = plain(operation, member, (mean[0], variance[0]) if fixed else None)
+    if fixed:
+        found.statistics = expected.statistics = ()
+    assert_close([found], [expected])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

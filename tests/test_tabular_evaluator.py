@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,23 +17,20 @@ from rlnas.errors import ConfigurationError, DataError, IllegalChoiceError, Unkn
 from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
 from rlnas.search_space import CellSpace, ChainSpace
 from rlnas.specs import architecture_from_json, make_space, space_from_spec
-from rlnas.table import Table, TableSpace
+from rlnas.table import Table
+from rlnas.table_space import TableSpace
 from rlnas.tabular_evaluator import TableSource, TableTask, TabularEvaluator
 
 from .contracts.evaluator import EvaluatorContract
+from .tables import OPS, SCORE, TASKS, published, save_table
 
-OPS = np.array([[0, 1, 2], [0, 0, 1], [2, 1, 0], [2, 1, 1], [1, 0, 0]])
-SCORE = np.array([[10.0, 0.2], [20.0, 0.4], [40.0, np.nan], [30.0, 0.1], [15.0, 0.3]])
-TASKS = np.array(["digits", "letters"])
 Writer = Callable[..., Path]
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Writer:
     def writer(name: str = "small", **changes: Any) -> Path:
-        arrays: dict[str, Any] = {"ops": OPS, "tasks": TASKS, "score": SCORE, **changes}
-        np.savez(tmp_path / f"{name}.npz", **{k: v for k, v in arrays.items() if v is not None})
-        return tmp_path / f"{name}.npz"
+        return save_table(tmp_path / f"{name}.npz", **changes)
 
     return writer
 
@@ -155,14 +151,16 @@ def test_the_legal_designs_are_the_rows(tmp_path_factory: pytest.TempPathFactory
     rows = sorted(set(map(tuple, codes.tolist())))
     assert [a.choices for a in space.enumerate()] == rows
     assert space.size == len(rows)
-    assert list(space.rows) == rows
+    assert space.rank(np.array(rows)).tolist() == list(range(len(rows)))
     rng = np.random.default_rng(0)
     for choices in map(tuple, rng.integers(0, space.num_choices, (30, codes.shape[1])).tolist()):
-        assert space.is_legal(choices) == (choices in space.rows)
+        assert space.is_legal(choices) == (choices in rows)
+    some = rng.integers(-1, space.num_choices + 1, (30, codes.shape[1]))
+    assert space.rank(some).tolist() == [rows.index(tuple(c)) if tuple(c) in rows else -1 for c in some.tolist()]
     sample = space.sample(rng)
-    assert sample.choices in space.rows
-    assert all(n.choices in space.rows for n in [*space.neighbours(sample), space.mutate(sample, rng)])
-    assert space.crossover(sample, space.sample(rng), rng).choices in space.rows
+    assert sample.choices in rows
+    assert all(n.choices in rows for n in [*space.neighbours(sample), space.mutate(sample, rng)])
+    assert space.crossover(sample, space.sample(rng), rng).choices in rows
     assert space.parse(sample.text) == sample
 
 
@@ -298,7 +296,7 @@ def test_what_the_table_does_not_know_is_refused(write: Writer) -> None:
     with pytest.raises(ConfigurationError, match="digits:train/0 is no column of a table"):
         evaluator.evaluate([Proposal(design, DigitsSource().task("train", 0))])
     with pytest.raises(ConfigurationError, match="column of another table"):
-        evaluator.evaluate([Proposal(design, TableTask(task.name, "digits", "0" * 64))])
+        evaluator.evaluate([Proposal(design, TableTask(task.name, "digits", "digits", "0" * 64))])
     for space in (ChainSpace(), CellSpace(), TableSpace(write("other", ops=OPS[:3]))):
         with pytest.raises(ConfigurationError, match=r"small\.npz does not hold the designs of"):
             evaluator.evaluate([Proposal(space.sample(np.random.default_rng(0)), task)])
@@ -332,16 +330,20 @@ BAD: Mapping[str, tuple[dict[str, Any], str]] = {
     "huge codes": ({"ops": OPS * 1000}, r"ops must lie in 0 \.\. 1023, found 0 \.\. 2000"),
     "links of other length": ({"links": OPS[:3]}, r"links and ops differ in rows: \[3, 5\]"),
     "object arrays": ({"notes": np.array([{}, 1], dtype=object)}, "array 'notes' cannot be read: Object arrays"),
-    "values of other length": ({"score": SCORE[:4]}, r"score must be numbers of shape \(5, tasks\), got float64"),
+    "values of other length": (
+        {"score": SCORE[:4]},
+        r"score must be numbers of shape \(5, tasks\) or \(5, tasks, seeds\), got float64",
+    ),
     "values that are text": ({"score": SCORE.astype(str)}, "score must be numbers"),
-    "values of three dimensions": ({"score": SCORE[..., None]}, "score must be numbers"),
+    "values of four dimensions": ({"score": SCORE[..., None, None]}, "score must be numbers"),
+    "no replicates": ({"score": np.ones((5, 2, 0))}, "score must have a replicate"),
     "more columns than names": ({"score": np.ones((5, 3))}, "score has 3 columns, but tasks has 2 names"),
     "a column twice": ({"tasks": TASKS[[0, 0]]}, "tasks must be distinct names"),
     "names that are numbers": ({"tasks": np.arange(2)}, "tasks must be a 1-D array of strings"),
     "no names": ({"tasks": TASKS[:0]}, "tasks must be distinct names and not empty"),
-    "infinity": ({"score": np.where(SCORE == 40, np.inf, SCORE)}, "column 'digits' holds infinity"),
-    "nothing but NaN": ({"score": SCORE * [1, np.nan]}, "column 'letters' holds infinity or nothing but NaN"),
-    "a constant column": ({"score": SCORE * [0, 1]}, "column 'digits': scale 'minmax' needs different values"),
+    "infinity": ({"score": np.where(SCORE == 40, np.inf, SCORE)}, "score: column 'digits' holds infinity"),
+    "nothing but NaN": ({"score": SCORE * [1, np.nan]}, "score: column 'letters' holds infinity or nothing but NaN"),
+    "a constant column": ({"score": SCORE * [0, 1]}, "score: column 'digits': scale 'minmax' needs different values"),
     "too few operation names": ({"op_names": TASKS}, "ops has code 2, op_names 2 names"),
     "too few decision names": ({"decision_names": TASKS}, "decision_names has 2 names for 3 decisions"),
     "negative parameters": ({"params_m": -np.ones(5)}, "params_m must be finite, not negative"),
@@ -406,13 +408,6 @@ def test_options_are_checked(write: Writer) -> None:
 # ---- the published benchmarks, where they are at hand
 
 
-def benchmark(name: str) -> Path:
-    path = Path(os.environ.get("RLNAS_DATA", "/nonexistent")) / name
-    if not path.exists():
-        pytest.skip(f"needs {name} in the folder that RLNAS_DATA names")
-    return path
-
-
 @pytest.mark.parametrize(
     ("name", "options", "best"),
     [
@@ -436,13 +431,13 @@ def benchmark(name: str) -> Path:
     ],
 )
 def test_published_optima(name: str, options: dict[str, Any], best: dict[str, float]) -> None:
-    table = Table.load(benchmark(name), scale="percent", **options)
+    table = Table.load(published(name), scale="percent", **options)
     for task, value in best.items():
         assert 100 * table.best(task) == pytest.approx(value, abs=0.05 if value > 60 else 0.006)
 
 
 def test_nasbench201_cells() -> None:
-    table = Table.load(benchmark("nasbench201/nb201.npz"), "test_200")
+    table = Table.load(published("nasbench201/nb201.npz"), "test_200")
     assert table.space.size == 15_625
     assert table.space.transitions.shape == (7, 5)
     evaluator = TabularEvaluator(table)
@@ -460,15 +455,16 @@ def test_nasbench201_cells() -> None:
 
 
 def test_nasbench_graph_walks_end_in_rows() -> None:
-    table = Table.load(benchmark("nasbench_graph/nbgraph.npz"), "test")
+    table = Table.load(published("nasbench_graph/nbgraph.npz"), "test")
     space, rng = table.space, np.random.default_rng(0)
     assert space.size == 26_206
     assert len(space.decisions) == 8
     assert sum(1 for _ in space.enumerate()) == 26_206
-    assert all(space.sample(rng).choices in space.rows for _ in range(300))
+    assert space.rank(np.array([space.sample(rng).choices for _ in range(300)])).min() >= 0
+    assert space.rank(space.codes).tolist() == list(range(space.size))
     evaluations = answers(table, table.column("proteins"))
     assert sum(e.status is Status.OK for e in evaluations.values()) == 2_021
 
 
 def test_accel_designs_that_occur_twice() -> None:
-    assert TableSpace(benchmark("accel_nasbench/accel.npz")).size == 5_138 - 13
+    assert TableSpace(published("accel_nasbench/accel.npz")).size == 5_138 - 13

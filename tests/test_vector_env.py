@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from rlnas.cell import OPERATIONS
 from rlnas.digits import DigitsSource
 from rlnas.envs.design import DesignEnv
 from rlnas.envs.vector import DesignVectorEnv
 from rlnas.episode import DesignEpisode
 from rlnas.errors import ConfigurationError, IllegalChoiceError, UnknownNameError
+from rlnas.evaluator import Evaluation, Proposal
 from rlnas.registration import PRESETS
 from rlnas.replay import recompute
 from rlnas.search_space import CellSpace, ChainSpace, SearchSpace
@@ -24,6 +27,7 @@ from rlnas.table import Table
 from rlnas.tabular_evaluator import TableSource, TabularEvaluator
 
 from .fake_evaluator import FakeEvaluator, fake_accuracy
+from .tables import ENV_IDS
 
 SPACE = ChainSpace(max_layers=2, widths=(4,), dense_widths=(8,))
 CONV3, CONV5, MAX_POOL, AVG_POOL, DENSE, IDENTITY = range(6)
@@ -152,7 +156,7 @@ def test_nothing_returned_is_shared() -> None:
 # ---- made by Gymnasium
 
 
-@pytest.mark.parametrize("env_id", PRESETS)
+@pytest.mark.parametrize("env_id", ENV_IDS)
 def test_make_vec_gives_the_native_environment(env_id: str) -> None:
     vector = gym.make_vec(env_id, num_envs=3)
     assert isinstance(vector, DesignVectorEnv)
@@ -210,6 +214,8 @@ def test_row_i_is_seeded_with_the_seed_plus_i() -> None:
     assert tasks == [DesignEnv(space=SPACE).reset(seed=seed)[1]["task"] for seed in (5, 6, 7)]
     vector = make_vec(3)
     assert vector.reset(seed=[7, None, 5])[1]["task"][[2, 0]].tolist() == [tasks[0], tasks[2]]
+    for seed in (np.int64(5), np.arange(5, 8)):
+        assert make_vec(3).reset(seed=seed)[1]["task"].tolist() == tasks  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=r"seed.*3.*got 2"):
         vector.reset(seed=[1, 2])
 
@@ -304,6 +310,63 @@ def test_there_is_a_picture_of_each_trial() -> None:
         make_vec(2, render_mode="anssi")
 
 
+class Unhurried:
+    """A table's evaluator that takes nothing but proposals."""
+
+    def __init__(self, table: Table) -> None:
+        self._evaluator = TabularEvaluator(table)
+
+    def evaluate(self, proposals: Sequence[Proposal]) -> list[Evaluation]:
+        return self._evaluator.evaluate(proposals)
+
+    def spec(self) -> dict[str, Any]:
+        return self._evaluator.spec()
+
+
+@pytest.mark.parametrize("reward", ["accuracy", "improvement", "normalised"])
+@pytest.mark.parametrize(
+    ("evaluation_seed", "duplicates", "space"),
+    [(0, "count", None), (None, "count", None), (7, "refuse", None), (0, "count", CellSpace())],
+    ids=str,
+)
+def test_designs_looked_up_by_their_choices_alone_come_out_as_proposals_do(
+    reward: str, evaluation_seed: int | None, duplicates: str, space: SearchSpace | None, tmp_path: Path
+) -> None:
+    names = [*"abc"] if space is None else list(OPERATIONS)
+    ops = np.array(list(product(range(len(names)), repeat=3 if space is None else 6)))[::2]
+    score = np.random.default_rng(0).uniform(size=(len(ops), 2))
+    score[3, 1] = np.nan
+    tasks = np.array(["digits", "letters"])
+    np.savez(tmp_path / "small.npz", ops=ops, op_names=np.array(names), tasks=tasks, score=score)
+    table = Table.load(tmp_path / "small.npz")
+    records: list[list[DesignEpisode]] = [[], []]
+    options: dict[str, Any] = {
+        "space": space or table.space,
+        "tasks": (TableSource(table), "all"),
+        "designs_per_trial": 4,
+        "reward": reward,
+        "reference_designs": 3,
+        "evaluation_seed": evaluation_seed,
+        "duplicates": duplicates,
+    }
+    fast = DesignVectorEnv(16, evaluator=TabularEvaluator(table), **options)
+    others = [
+        DesignVectorEnv(16, evaluator=evaluator, recorder=own.extend, **options)
+        for evaluator, own in zip((TabularEvaluator(table), Unhurried(table)), records, strict=True)
+    ]
+    for other in others:
+        assert_same(other.reset(seed=3), fast.reset(seed=3))
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        noise = rng.random((16, len(names)))
+        actions = np.where(rng.random(16) < 0.05, noise.argmax(1), (noise * fast.action_masks()).argmax(1))
+        result = fast.step(actions)
+        for other in others:
+            assert_same(other.step(actions), result)
+    assert all(one.same_record(other) for one, other in zip(*records, strict=True))
+    assert len(records[0]) > 100
+
+
 def test_a_table_serves_many_trials_at_once(tmp_path: Path) -> None:
     ops = np.array(list(product(range(3), repeat=3)))[::2]
     score = np.random.default_rng(0).uniform(size=(len(ops), 2))
@@ -326,5 +389,8 @@ def test_a_table_serves_many_trials_at_once(tmp_path: Path) -> None:
     assert len(records) == 64 * 4
     column = {f"{TableSource(table).name}:all/{i}": i for i in range(2)}
     for record in records:
-        assert record.evaluation.accuracy == table.accuracy[table.space.rows[record.actions], column[record.task]]
+        assert (
+            record.evaluation.accuracy
+            == table.accuracy[table.space.rank(np.array([record.actions]))[0], column[record.task]]
+        )
     assert set(recompute(sorted(records, key=lambda e: (e.trial, e.design)))) == {None}

@@ -10,7 +10,6 @@ from rlnas.agents.searchers import Searcher
 from rlnas.architecture import Architecture
 from rlnas.search_space import CellSpace, ChainSpace, SearchSpace
 
-BUDGET = 40
 SPACES = [ChainSpace(max_layers=4), ChainSpace(max_layers=1, widths=(4,), dense_widths=(8,)), CellSpace()]
 
 
@@ -22,6 +21,9 @@ def worth(architecture: Architecture) -> float:
 class SearcherContract(ABC):
     """Subclass it as ``Test...`` and give :meth:`make`; no test here knows what kind of searcher it judges."""
 
+    budget = 40
+    """Designs in a search; fewer for searchers that take their time."""
+
     @abstractmethod
     def make(self, space: SearchSpace, seed: int) -> Searcher:
         """A new searcher that has been told nothing."""
@@ -31,9 +33,9 @@ class SearcherContract(ABC):
         space: SearchSpace = request.param
         return space
 
-    def search(self, space: SearchSpace, seed: int, designs: int = BUDGET) -> list[Architecture]:
+    def search(self, space: SearchSpace, seed: int, designs: int | None = None) -> list[Architecture]:
         searcher, found = self.make(space, seed), []
-        for _ in range(designs):
+        for _ in range(designs or self.budget):
             found.append(searcher.ask())
             searcher.tell(found[-1], worth(found[-1]))
         return found
@@ -51,7 +53,7 @@ class SearcherContract(ABC):
 
     def test_asking_before_anything_is_told_works(self, space: SearchSpace) -> None:
         searcher = self.make(space, 0)
-        for _ in range(BUDGET):
+        for _ in range(self.budget):
             assert space.is_legal(searcher.ask().choices)
 
     def test_being_told_of_foreign_designs_before_asking_works(self, space: SearchSpace) -> None:
@@ -63,7 +65,7 @@ class SearcherContract(ABC):
     def test_equal_accuracies_do_not_stop_the_search(self, space: SearchSpace) -> None:
         searcher = self.make(space, 0)
         designs = set()
-        for _ in range(BUDGET):
+        for _ in range(self.budget):
             design = searcher.ask()
             searcher.tell(design, 0.0)
             designs.add(design.choices)
@@ -72,7 +74,7 @@ class SearcherContract(ABC):
     def test_two_searchers_do_not_disturb_each_other(self, space: SearchSpace) -> None:
         alone = self.search(space, 3)
         mine, other, found = self.make(space, 3), self.make(space, 4), []
-        for _ in range(BUDGET):
+        for _ in range(self.budget):
             found.append(mine.ask())
             mine.tell(found[-1], worth(found[-1]))
             other.tell(other.ask(), 1.0)
