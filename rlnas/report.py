@@ -1,4 +1,4 @@
-"""Results of a comparison, for people: a table for the terminal and curves as SVG."""
+"""A comparison's results in the terminal."""
 
 from __future__ import annotations
 

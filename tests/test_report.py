@@ -5,12 +5,8 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from rlnas.report import (
-    budgets,
-    print_summary,
-    summary_table,
-)
-from rlnas.summary import summarise
+from rlnas.report import print_summary, summary_table
+from rlnas.summary import budgets, summarise
 
 from .comparison import make_results
 
@@ -46,7 +42,7 @@ def test_a_printed_summary_says_what_its_numbers_mean(capsys: pytest.CaptureFixt
     assert "resampled tasks" in printed
 
 
-def test_a_printed_summary_names_the_best_design_where_networks_were_trained(
+def test_a_printed_summary_names_the_best_design_of_trained_networks(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     best = {"agent": "rl2", "task": "digits:test/4", "family": "noisy", "architecture": "dense-8"}
