@@ -7,7 +7,7 @@ import shlex
 import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -38,8 +38,12 @@ from rlnas.errors import ConfigurationError, one_of
 if TYPE_CHECKING:
     from rlnas.agents.benchmark import AgentSource, Benchmark
     from rlnas.agents.search_run import SearchRun
+    from rlnas.task import TaskSource
 
-Trials = Annotated[int | None, typer.Option(min=1, help="Trials in a run, by default one on each task (at most 20).")]
+Trials = Annotated[
+    int | None,
+    typer.Option(min=1, help="Trials in a run, by default one on each task, but 20 where networks are trained."),
+]
 TrainingTasks = Annotated[
     str | None, typer.Option(help="Tasks on which agents may prepare themselves; by default the split 'train'.")
 ]
@@ -125,7 +129,7 @@ def bench(
         range(seed, seed + seeds),
         designs,
         spec,
-        trials if trials is not None else min(20, searched[0].splits[searched[1]]),
+        _usual_trials(spec, searched) if trials is None else trials,
         training,
         training_steps,
         {"space": problem["space"], **({} if duplicates == "count" else {"duplicates": duplicates})},
@@ -178,12 +182,18 @@ def search(
         [seed],
         designs,
         spec,
-        trials if trials is not None else min(20, searched[0].splits[searched[1]]),
+        _usual_trials(spec, searched) if trials is None else trials,
         env_options={"space": problem["space"]},
         timeout=timeout,
         device=chosen,
     )
     _compare(benchmark, out or new_folder("search"), workers, as_json)
+
+
+def _usual_trials(evaluator: dict[str, Any], searched: tuple[TaskSource, str]) -> int:
+    """All tasks of a table, which cost nothing; of others, the first 20."""
+    tasks = searched[0].splits[searched[1]]
+    return tasks if evaluator["kind"] == "table" else min(20, tasks)
 
 
 def _compare(benchmark: Benchmark, out: Path, workers: int, as_json: bool) -> None:
