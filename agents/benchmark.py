@@ -6,6 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -19,12 +20,14 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
+from stable_baselines3.common.utils import set_random_seed
 
 from rlnas.checkpoint import write_durably
+from rlnas.device import one_thread
 from rlnas.episode import DesignEpisode, canonical_json
-from rlnas.errors import ConfigurationError, RlnasError, at_least, one_of
+from rlnas.errors import ConfigurationError, DataError, RlnasError, at_least, one_of
 from rlnas.evaluator import Evaluator, Proposal
-from rlnas.parallel_evaluator import ParallelEvaluator, evaluator_in_processes
+from rlnas.parallel_evaluator import ParallelEvaluator, die_with_parent, evaluator_in_processes
 from rlnas.results import Results
 from rlnas.search_space import SearchSpace
 from rlnas.store import EpisodeStore
@@ -32,10 +35,10 @@ from rlnas.task import Task, TaskSource
 
 from .agent import Agent
 from .problem import MakeAgent, SearchProblem
-from .registry import require_agent, resolve_agent
+from .registry import agent_file, require_agent, resolve_agent
 from .search_run import OnStep, SearchRun, run_search
 
-SETTINGS, RUNS, EPISODES = "config.json", "runs", "episodes.sqlite"
+SETTINGS, RUNS, EPISODES, IDENTITY = "config.json", "runs", "episodes.sqlite", "agent.json"
 RANDOM = "random"
 
 FRESH_SEEDS = (101, 102, 103)
@@ -44,8 +47,8 @@ FRESH = "accuracy on fresh seeds"
 
 AgentSource: TypeAlias = str | MakeAgent
 """An agent's text (see :func:`rlnas.agents.registry.resolve_agent`) or what makes it."""
-OnRun: TypeAlias = Callable[[str, int, SearchRun], None]
-"""Is told of every run that is done: agent, seed, and what it found."""
+OnRun: TypeAlias = Callable[[str, int, float], None]
+"""Is told of every run that is done: agent, seed, and the mean of the best accuracies that it found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +65,8 @@ class Benchmark:
         designs: evaluations in each trial.
         trials: trials in a run; by default one on each task. More than there are tasks go round them, and are rounded
             up to whole rounds.
-        training: source and split on which agents may prepare themselves; by default the source's ``train``.
+        training: source and split on which agents may prepare themselves; by default the source's ``train``, unless
+            tasks of it are searched.
         training_steps: environment steps that agents which learn may learn for.
         evaluator: of designs, or its description.
         env_options: further arguments of the environment.
@@ -71,7 +75,7 @@ class Benchmark:
         record: whether to keep every design episode for replay, in ``episodes.sqlite``.
 
     Raises:
-        ConfigurationError: if there are no seeds, or a value is not allowed.
+        ConfigurationError: if there are no seeds, tasks to prepare on are searched, or a value is not allowed.
     """
 
     env: str
@@ -100,6 +104,10 @@ class Benchmark:
             at_least("seed", seed, 0)
         if len(set(self.seeds)) < len(self.seeds):
             raise ConfigurationError(f"seeds must be distinct, got {list(self.seeds)}")
+        if self.agents.get(RANDOM, RANDOM) != RANDOM:
+            raise ConfigurationError(f"what is called {RANDOM!r} must be random search; give the other another name")
+        if self.training is not None and self._shares_tasks(self.training):
+            raise ConfigurationError(f"{self.training[0].name}:{self.training[1]} has tasks that are to be searched")
         folders = [_folder_name(name) for name in self.contestants]
         if len(set(folders)) < len(folders):
             raise ConfigurationError(f"agents must differ by more than case and punctuation: {list(self.contestants)}")
@@ -160,7 +168,7 @@ class Benchmark:
             RlnasError: if a worker process died; the same call again goes on.
         """
         self._begin(folder)
-        missing = [(name, seed) for name, seed in self._all() if not self._file(folder, name, seed).exists()]
+        missing = self.missing(folder)
         if workers == 1 or len(missing) < 2:
             with self._judge() as evaluator:
                 for name, seed in missing:
@@ -169,11 +177,18 @@ class Benchmark:
             self._in_processes(folder, missing, min(workers, len(missing)), on_run)
         return self.collect(folder)
 
+    def missing(self, folder: Path) -> list[tuple[str, int]]:
+        """The runs, by agent and seed, that the folder does not hold yet, in the order in which they are done."""
+        return [
+            (name, seed)
+            for seed in self.seeds
+            for name in self.contestants
+            if not self._file(folder, name, seed).exists()
+        ]
+
     def runs(self, folder: Path) -> dict[str, list[SearchRun]]:
         """Each agent's runs, in the order of the seeds."""
-        return {
-            name: [SearchRun.load(self._file(folder, name, seed)) for seed in self.seeds] for name in self.contestants
-        }
+        return {name: [self._load(folder, name, seed) for seed in self.seeds] for name in self.contestants}
 
     def collect(self, folder: Path) -> Results:
         """What all runs found."""
@@ -191,7 +206,8 @@ class Benchmark:
             for name, some in runs.items()
         }
         names = tuple(str(getattr(task, "column", task.name)) for task in self._searched())
-        about = {"env": self.env, "settings": self.settings()}
+        agents = {name: _identity(source)["agent"] for name, source in self.contestants.items()}
+        about = {"env": self.env, "agents": agents, "settings": self.settings()}
         best, mean, best_is_known = self._references(accuracy)
         return Results(names, accuracy, seconds, best, mean, best_is_known, chosen, about, self.rounds)
 
@@ -218,20 +234,21 @@ class Benchmark:
         found = np.max([values.max((0, 2)) for values in accuracy.values()], axis=0)
         return found, accuracy[RANDOM].mean((0, 2)), False
 
-    @property
+    @cached_property
     def _training(self) -> tuple[TaskSource, str] | None:
         if self.training is not None or "train" not in self.tasks[0].splits:
             return self.training
-        return self.tasks[0], "train"
+        usual = self.tasks[0], "train"
+        return None if self._shares_tasks(usual) else usual
+
+    def _shares_tasks(self, training: tuple[TaskSource, str]) -> bool:
+        source, split = training
+        trained_on = {source.task(split, index).digest for index in range(source.splits[split])}
+        return any(task.digest in trained_on for task in self._searched())
 
     def _searched(self) -> list[Task]:
         source, split = self.tasks
         return [source.task(split, index) for index in range(self.task_count)]
-
-    def _all(self) -> Iterator[tuple[str, int]]:
-        for seed in self.seeds:
-            for name in self.contestants:
-                yield name, seed
 
     def _file(self, folder: Path, name: str, seed: int) -> Path:
         return folder / RUNS / _folder_name(name) / f"{seed}.npz"
@@ -244,12 +261,26 @@ class Benchmark:
                 if isinstance(source, str):
                     require_agent(source, problem)
         if file.exists():
-            _require_same(folder, json.loads(file.read_text()), settings)
-            return
-        if folder.exists() and any(folder.iterdir()):
+            _require_same(folder, _read_json(file), settings)
+        elif folder.exists() and any(not path.name.endswith(".part") for path in folder.iterdir()):
             raise ConfigurationError(f"{folder} holds something else than a comparison; choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
+        for name, source in self.contestants.items():
+            identity, of_agent = _identity(source), folder / RUNS / _folder_name(name)
+            if (of_agent / IDENTITY).exists() and (was := _read_json(of_agent / IDENTITY)) != identity:
+                raise ConfigurationError(
+                    f"{folder} holds runs of another {name!r} ({_short(was)}, not {_short(identity)}); "
+                    "show this one under another name"
+                )
+            for seed in self.seeds:
+                if self._file(folder, name, seed).exists():
+                    self._load(folder, name, seed)
+            of_agent.mkdir(parents=True, exist_ok=True)
+            write_durably(of_agent / IDENTITY, json.dumps(identity).encode() + b"\n")
         write_durably(file, json.dumps(settings, indent=1).encode() + b"\n")
+
+    def _load(self, folder: Path, name: str, seed: int) -> SearchRun:
+        return SearchRun.load(self._file(folder, name, seed), self.task_count * self.rounds, self.designs)
 
     @contextmanager
     def _judge(self) -> Iterator[Evaluator]:
@@ -270,10 +301,13 @@ class Benchmark:
         arguments = {**self.env_options, "tasks": self.tasks, "designs_per_trial": self.designs, **options}
         return gym.make_vec(self.env, num_envs=num_envs, evaluator=evaluator, **arguments)
 
-    def run_one(
-        self, folder: Path, name: str, seed: int, evaluator: Evaluator, on_step: OnStep | None = None
-    ) -> SearchRun:
-        """Do one run and keep it as a file."""
+    def run_one(self, folder: Path, name: str, seed: int, evaluator: Evaluator, on_step: OnStep | None = None) -> float:
+        """Do one run and keep it as a file; the mean of the best accuracies that it found."""
+        set_random_seed(int(np.random.SeedSequence([seed, *name.encode()]).generate_state(1)[0]) >> 1)  # users' own
+        with one_thread():
+            return self._run_one(folder, name, seed, evaluator, on_step)
+
+    def _run_one(self, folder: Path, name: str, seed: int, evaluator: Evaluator, on_step: OnStep | None) -> float:
         trials = self.task_count * self.rounds
         store = EpisodeStore(folder / EPISODES) if self.record else None
 
@@ -281,6 +315,8 @@ class Benchmark:
             assert store is not None
             store.append([e for e in episodes if e.trial < (seed + 1) * trials])  # not of trials begun after these
 
+        if store is not None:
+            store.forget(name, range(seed * trials, (seed + 1) * trials))  # what a run left that was killed
         recorder = {} if store is None else {"recorder": keep}
         env = self._make_env(evaluator, trials, agent=name, **recorder)
         try:
@@ -298,7 +334,7 @@ class Benchmark:
             if store is not None:
                 store.close()
         run.save(self._file(folder, name, seed))
-        return run
+        return float(run.best_so_far[:, -1].mean())
 
     def _problem(self, env: VectorEnv, evaluator: Evaluator) -> SearchProblem:
         return SearchProblem(
@@ -356,11 +392,12 @@ def _begin_worker(benchmark: Benchmark) -> None:
     import rlnas  # noqa: F401 - registers the environments
 
     global _in_worker
+    threading.Thread(target=die_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _in_worker = benchmark, benchmark.evaluator_here()
 
 
-def _work(folder: Path, name: str, seed: int) -> SearchRun:
+def _work(folder: Path, name: str, seed: int) -> float:
     benchmark, evaluator = _in_worker
     return benchmark.run_one(folder, name, seed, evaluator)
 
@@ -369,6 +406,25 @@ def _folder_name(agent: str) -> str:
     """A name for an agent's files, whatever its own contains."""
     plain = re.sub(r"[^A-Za-z0-9]+", "-", agent).strip("-").lower()
     return plain if plain == agent else f"{plain}-{hashlib.sha256(agent.encode()).hexdigest()[:8]}"
+
+
+def _identity(source: AgentSource) -> dict[str, str]:
+    """What an agent is, so that its runs are not taken for another's: its text, and what its file or folder holds."""
+    if not isinstance(source, str):
+        return {"agent": f"{source.__module__}.{getattr(source, '__qualname__', type(source).__qualname__)}"}
+    file = agent_file(source)
+    content = {} if file is None else {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    return {"agent": source, **content}
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(file.read_text())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file} is damaged: {error}") from None
+    if not isinstance(data, dict):
+        raise DataError(f"{file} is damaged: it holds no JSON object")
+    return data
 
 
 def _described(value: Any) -> Any:

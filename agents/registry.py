@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
+from rlnas.checkpoint import MANIFEST
 from rlnas.errors import CheckpointError, ConfigurationError, one_of
 from rlnas.search_space import SearchSpace
 
@@ -60,8 +61,7 @@ SEARCHERS: dict[str, MakeSearcher] = {
 """Searchers that know nothing but their task. What a small budget could make no use of is set by the functions named
 ``..._for``, unless it is given."""
 
-AGENTS: dict[str, MakeAgent] = {
-    **{name: searcher_agent(make) for name, make in SEARCHERS.items()},
+PREPARED: dict[str, MakeAgent] = {
     "best-on-average": best_on_average,
     "portfolio": portfolio,
     "nearest-portfolio": nearest_portfolio,
@@ -70,6 +70,9 @@ AGENTS: dict[str, MakeAgent] = {
     **LEARNED_AGENTS,
     **SB3_AGENTS,
 }
+"""Agents that prepare themselves on training tasks."""
+
+AGENTS: dict[str, MakeAgent] = {**{name: searcher_agent(make) for name, make in SEARCHERS.items()}, **PREPARED}
 """How to make each agent for a problem and a seed; add your own here."""
 
 WIPED = "wiped:"
@@ -89,6 +92,8 @@ def named_agents(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         shown, equals, rest = text.partition("=")
         name, agent = (shown, rest) if equals and "?" not in shown else (text, text)
+        if not name or not agent:
+            raise ConfigurationError(f"an agent must be AGENT or SHOWN=AGENT, got {text!r}")
         if named.get(name, agent) != agent:
             raise ConfigurationError(f"two agents are called {name!r}: {named[name]} and {agent}")
         named[name] = agent
@@ -124,10 +129,23 @@ def require_agent(text: str, problem: SearchProblem) -> None:
         RlnasError: as :func:`resolve_agent`, or as making the agent does.
     """
     make, name = resolve_agent(text), text.removeprefix(WIPED)
+    if name in PREPARED:
+        problem.training_source()
     if "?" in name:
         _with_settings(name)(problem.space, problem.designs, 0)
     elif name not in AGENTS and Path(name).is_dir():
         make(problem, 0)
+
+
+def agent_file(text: str) -> Path | None:
+    """The file that decides what an agent is: a controller's manifest or a user's own; None of those known by name."""
+    name = text.removeprefix(WIPED)
+    if name in AGENTS or "?" in name:
+        return None
+    if Path(name).is_dir():
+        return agent_folder(Path(name)) / MANIFEST
+    file = Path(name.rpartition(":")[0])
+    return file if file.is_file() else None
 
 
 def agent_folder(run: Path) -> Path:
@@ -181,7 +199,7 @@ def find_agent(name: str) -> MakeAgent:
 
 def _maker(name: str, found: Any) -> MakeAgent:
     if isclass(found) and issubclass(found, Searcher):
-        return searcher_agent(lambda space, designs, seed: found(space, seed))
+        return searcher_agent(partial(_own_searcher, name, found))
     if isinstance(found, type) and hasattr(found, "predict"):
         bare = not signature(found).parameters
         return (lambda problem, seed: found()) if bare else found
@@ -193,6 +211,13 @@ def _maker(name: str, found: Any) -> MakeAgent:
         f"agent {name!r} must be a Searcher class, a class or object with predict, or a function that makes one, "
         f"got {found!r}"
     )
+
+
+def _own_searcher(name: str, kind: Callable[..., Searcher], space: SearchSpace, designs: int, seed: int) -> Searcher:
+    try:
+        return kind(space, seed)
+    except TypeError as error:
+        raise ConfigurationError(f"agent {name!r} is no searcher of a space and a seed: {error}") from None
 
 
 def _import_file(path: Path) -> ModuleType:

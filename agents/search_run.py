@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -69,19 +67,24 @@ class SearchRun:
         write_durably(path, content.getvalue())
 
     @classmethod
-    def load(cls, path: Path) -> SearchRun:
+    def load(cls, path: Path, trials: int, designs: int) -> SearchRun:
         """The run that :meth:`save` wrote.
 
         Raises:
-            DataError: if the file is damaged.
+            DataError: if the file is damaged, or holds no such number of trials and designs.
         """
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             measures = {n.removeprefix("measure "): a for n, a in arrays.items() if n.startswith("measure ")}
-            return cls(**{name: arrays[name] for name in _ARRAYS}, measures=measures)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise DataError(f"{path} is no run of a comparison ({error}); delete it to have it done again") from None
+            run = cls(**{name: arrays[name] for name in _ARRAYS}, measures=measures)
+            shapes = [run.tasks.shape, run.accuracy.shape, run.seconds.shape, run.architectures.shape]
+            if shapes != [(trials,), *[(trials, designs)] * 3] or any(m.shape != (trials,) for m in measures.values()):
+                raise ValueError(f"arrays of shapes {shapes}")
+            return run
+        except Exception as error:  # whatever a damaged archive makes of its reader
+            reason = " ".join(str(error).split())
+            raise DataError(f"{path} is no run of a comparison ({reason}); delete it to have it done again") from None
 
 
 def run_search(

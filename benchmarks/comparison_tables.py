@@ -19,6 +19,8 @@ def main() -> None:
     parser.add_argument("--chosen", action="store_true", help="what the chosen designs are worth, task by task")
     options = parser.parse_args()
     summary = json.loads((options.folder / "summary.json").read_text())
+    if any(not 1 <= n <= summary["evaluations"] for n in options.at):
+        parser.error(f"--at must lie in 1 .. {summary['evaluations']}, got {options.at}")
     columns = [f"regret at {n}" for n in options.at]
     columns += ["IQM of score at the end", "P(better than random)", "mean rank"] if options.at else []
     columns += chosen_columns(summary) if options.chosen else []

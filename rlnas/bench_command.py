@@ -37,12 +37,14 @@ from rlnas.errors import ConfigurationError, one_of
 
 if TYPE_CHECKING:
     from rlnas.agents.benchmark import AgentSource, Benchmark
-    from rlnas.agents.search_run import SearchRun
     from rlnas.task import TaskSource
 
 Trials = Annotated[
     int | None,
-    typer.Option(min=1, help="Trials in a run, by default one on each task, but 20 where networks are trained."),
+    typer.Option(
+        help="Trials in a run, by default one on each task, but 20 where networks are trained; more than there are "
+        "tasks go round them in whole rounds.",
+    ),
 ]
 TrainingTasks = Annotated[
     str | None, typer.Option(help="Tasks on which agents may prepare themselves; by default the split 'train'.")
@@ -63,12 +65,15 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
         raise ConfigurationError(f"{path}: there is no such file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from None
-    known = [str(parameter.name) for parameter in context.command.params if parameter.name != "config"]
+    known = {option.removeprefix("--"): parameter for parameter in context.command.params for option in parameter.opts}
     defaults = {}
-    for key, value in settings.items():
-        name = key.replace("-", "_")
-        one_of(f"option in {path}", name, known)
-        defaults[name] = ",".join(map(str, value)) if name == "agents" and isinstance(value, list) else value
+    for option, value in settings.items():
+        parameter = known[one_of(f"option in {path}", option.replace("_", "-"), [o for o in known if o != "config"])]
+        if parameter.name == "agents" and isinstance(value, list):
+            value = ",".join(map(str, value))
+        elif parameter.multiple and not isinstance(value, list):
+            value = [value]
+        defaults[str(parameter.name)] = value
     context.default_map = {**(context.default_map or {}), **defaults}
     return path
 
@@ -96,7 +101,7 @@ def bench(
     task_option: TaskOptions = None,
     trials: Trials = None,
     designs: Designs = 10,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of every agent, each with its own seed.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Runs of every agent, each with its own seed.")] = 3,
     training_tasks: TrainingTasks = None,
     training_steps: TrainingSteps = 200_000,
     duplicates: Duplicates = "count",
@@ -174,7 +179,7 @@ def search(
     chosen = device_of(device)
     spec = evaluator_spec(problem["evaluator"], evaluator, chosen, init, adaptation, adaptation_option)
     others = ["wiped=wiped:" + str(agent) if name == "wiped" else name for name in names_in(against)]
-    agents: dict[str, AgentSource] = {"rl2": str(agent), **named_agents(others)}
+    agents: dict[str, AgentSource] = dict(named_agents([f"rl2={agent}", *others]))
     benchmark = Benchmark(
         env,
         searched,
@@ -202,15 +207,16 @@ def _compare(benchmark: Benchmark, out: Path, workers: int, as_json: bool) -> No
     from rlnas.report import print_summary
 
     per_run = benchmark.task_count * benchmark.rounds * benchmark.designs
-    with Progress("search", len(benchmark.contestants) * len(benchmark.seeds) * per_run) as progress:
+    runs = len(benchmark.contestants) * len(benchmark.seeds)
+    with Progress("search", runs * per_run, (runs - len(benchmark.missing(out))) * per_run) as progress:
         alone = workers == 1
 
         def on_step(designs: int, best: float) -> None:
             progress.advance(designs, designs, {"best so far": best})
 
-        def on_run(agent: str, seed: int, run: SearchRun) -> None:
+        def on_run(agent: str, seed: int, best: float) -> None:
             if not alone:
-                progress.advance(per_run, per_run, {"best so far": float(run.best_so_far[:, -1].mean())})
+                progress.advance(per_run, per_run, {"best so far": best})
 
         results = benchmark.run(out, workers, on_run, on_step if alone else None)
     summary = write_files(benchmark, out, results, ["rlnas", *map(shlex.quote, sys.argv[1:])])

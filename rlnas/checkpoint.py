@@ -38,8 +38,8 @@ def save_checkpoint(folder: str | Path, data: Mapping[str, Any], tensors: Mappin
         manifest[name] = {"file": stored, "sha256": digest}
     write_durably(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
     current = {MANIFEST, *(entry["file"] for entry in manifest.values())}
-    for name in (DATA, TENSORS):
-        for old in folder.glob(f"*-{name}*"):  # also the parts of a save that was cut short
+    for pattern in (f"*-{DATA}*", f"*-{TENSORS}*", f".{MANIFEST}.*"):  # also the parts of a save that was cut short
+        for old in folder.glob(pattern):
             if old.name not in current:
                 old.unlink()
 
@@ -86,7 +86,7 @@ def _read(folder: Path, entry: Mapping[str, str]) -> bytes:
 
 def write_durably(path: Path, content: bytes) -> None:
     """Write a file so that a kill or a power cut leaves the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     with temporary.open("wb") as file:
         file.write(content)
         file.flush()

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlnas.errors import ConfigurationError, one_of
+from rlnas.errors import ConfigurationError, DataError, one_of
 from rlnas.registration import PRESETS
 
 if TYPE_CHECKING:
     from rlnas.search_space import SearchSpace
+    from rlnas.tabular_evaluator import TableSource
     from rlnas.task import TaskSource
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that evaluate designs.")]
-Designs = Annotated[int, typer.Option(min=1, help="Designs in each trial.")]
+Designs = Annotated[int, typer.Option(help="Designs in each trial.")]
 Tasks = Annotated[str, typer.Option(help="Tasks as SOURCE:SPLIT, for example digits:test or npz:FILE:test.")]
 TaskOptions = Annotated[
     list[str] | None,
@@ -97,6 +98,7 @@ def problem_of(
     if tasks is None and "test" in source.splits:
         split = "test"
     if isinstance(source, TableSource):
+        _require_whole(source, split)
         return source.environment(), (source, split)
     if preset["evaluator"]["kind"] == "table":
         raise ConfigurationError(f"{env} answers from a table: its tasks are those of {own.rpartition(':')[0]}")
@@ -159,6 +161,20 @@ def evaluator_spec(
     adaptation, _ = matched(replace(usual, method=method or usual.method, **adaptation_options(options or [])), start)
     spec["adaptation"] = asdict(adaptation)
     return spec if start is None else {**spec, "init": start.spec()}
+
+
+def _require_whole(source: TableSource, split: str) -> None:
+    """Refuses columns with gaps: a search would pay for designs that no mean or best of the table counts."""
+    import numpy as np
+
+    for index in range(source.splits[split]):
+        column = source.column(split, index)
+        missing = int(np.isnan(source.table.main.accuracy[:, source.table.column(column), 0]).sum())
+        if missing:
+            raise DataError(
+                f"{source.table.space.path}: column {column!r} has NaN for {missing} of {source.table.space.size} "
+                "designs; search other columns (--task-option tasks=...) or fill it"
+            )
 
 
 def names_in(text: str) -> list[str]:

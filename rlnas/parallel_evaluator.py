@@ -43,12 +43,15 @@ def evaluator_in_processes(
         workers: processes that train; 1 is this one unless there is a ``timeout``. A table, which trains nothing, is
             always read in this process.
         timeout: seconds that a worker may take for a share of proposals; None for as long as it likes.
-        options: of the evaluator's kind, in place of those described; of worker processes also ``share``.
+        options: of the evaluator's kind, in place of those described; of worker processes also ``share``. A table has
+            no use for any.
 
     Raises:
         ConfigurationError: as :func:`rlnas.specs.evaluator_from_spec`, or as :class:`ParallelEvaluator`.
     """
-    if spec.get("kind") == "table" or (workers == 1 and timeout is None):
+    if spec.get("kind") == "table":
+        return evaluator_from_spec(spec)
+    if workers == 1 and timeout is None:
         return evaluator_from_spec(spec, **options)
     here = {name: options.pop(name) for name in ("share", "cache_size") if name in options}
     return ParallelEvaluator(workers, {**spec, **options}, timeout=timeout, **here)
@@ -308,7 +311,7 @@ def _unmoved_by_ctrl_c() -> Iterator[None]:
 
 
 def _serve(connection: Connection, spec: dict[str, Any]) -> None:
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=die_with_parent, daemon=True).start()
     import torch
 
     torch.set_num_threads(1)
@@ -328,8 +331,8 @@ def _serve(connection: Connection, spec: dict[str, Any]) -> None:
             connection.send(answer)
 
 
-def _die_with_parent() -> None:
-    """A worker that hangs or has a long share before it would not notice that its pipe broke."""
+def die_with_parent() -> None:
+    """Ends this process as soon as its parent has: what is at work for long would not notice that its pipe broke."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

@@ -109,6 +109,19 @@ class EpisodeStore:
                 if not self._connection.execute(_INSERT, row).rowcount:
                     self._require_same(episode)
 
+    def forget(self, agent: str, trials: range) -> None:
+        """Remove an agent's episodes of some trials, because these are about to be played anew.
+
+        Raises:
+            StoreError: as :meth:`append`.
+        """
+        if self.mode == "r":
+            raise StoreError(f"{self.path} is open for reading alone")
+        with self._errors(), self._transaction():
+            self._connection.execute(
+                "DELETE FROM episodes WHERE agent = ? AND trial >= ? AND trial < ?", (agent, trials.start, trials.stop)
+            )
+
     def episodes(self, agent: str | None = None, trial: int | None = None) -> Iterator[DesignEpisode]:
         """The episodes in order of agent, trial and design, of one agent or trial number if asked.
 

@@ -77,6 +77,9 @@ class TableFile:
         exact = [name for name in floats if self.arrays[name].shape == shape]
         replicated = [name for name in floats if self.arrays[name].shape[:-1] in of_replicates]
         fitting = exact or replicated
+        uneven = {n: len(a) for n, a in self.arrays.items() if n not in COSTS and a.dtype.kind == "f" and a.ndim > 1}
+        if not floats and uneven and rows not in uneven.values():
+            raise DataError(f"{self.path}: {rows} designs, but rows of values: {uneven}")
         if len(fitting) != 1:
             raise ConfigurationError(f"{self.path}: values must name one of: {', '.join(floats) or '(no float array)'}")
         return fitting[0]

@@ -97,6 +97,10 @@ class TableSource(TaskSource):
         only = {} if self.only is None else {"only": self.only}
         return {"kind": "table", "table": self.table.spec(), "test": list(self.test), **only}
 
+    def column(self, split: str, index: int) -> str:
+        """The name of a task's column."""
+        return self.table.tasks[self._columns[split][index]]
+
     def environment(self) -> dict[str, Any]:
         """The arguments of an environment that go with these tasks: the specs of the table's space and evaluator."""
         return {"space": self.table.space.spec(), "evaluator": {"kind": "table", "table": self.table.spec()}}

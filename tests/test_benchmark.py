@@ -25,8 +25,10 @@ from rlnas.agents.problem import SearchProblem
 from rlnas.agents.search_run import SearchRun, run_search
 from rlnas.agents.searcher_agent import SearcherAgent
 from rlnas.agents.searchers import RandomSearch
+from rlnas.architecture import Architecture
 from rlnas.errors import ConfigurationError, DataError, UnknownNameError
 from rlnas.results import Results
+from rlnas.search_space import SearchSpace
 from rlnas.sequential_evaluator import SequentialEvaluator
 from rlnas.store import EpisodeStore
 
@@ -232,6 +234,8 @@ def test_real_networks_are_trained_compared_and_the_best_is_drawn(tmp_path: Path
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"agents": {"random": "evolution"}}, "must be random search"),
+        ({"training": (HiddenSource(test=TASKS), "test")}, "has tasks that are to be searched"),
         ({"trials": 0}, "trials must be"),
         ({"designs": 0}, "designs must be"),
         ({"training_steps": 0}, "training_steps must be"),
@@ -297,6 +301,77 @@ def test_results_under_other_settings_are_not_mixed(finished: Finished, changes:
     assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
 
 
+def test_runs_of_another_agent_are_not_taken_for_those_of_one_with_its_name(finished: Finished, tmp_path: Path) -> None:
+    folder, _, _ = finished
+    with pytest.raises(ConfigurationError, match="holds runs of another 'evolution'"):
+        make_benchmark(agents={"evolution": "local-search"}).run(folder)
+    own = tmp_path / "own.py"
+    benchmark = make_benchmark(agents={"mine": f"{own}:Own"})
+    own.write_text("from rlnas.agents.searchers import RandomSearch as Own")
+    benchmark.run(tmp_path / "out")
+    own.write_text("from rlnas.agents.searchers import LocalSearch as Own")
+    with pytest.raises(ConfigurationError, match="holds runs of another 'mine'"):
+        benchmark.run(tmp_path / "out")
+
+
+def test_what_is_searched_is_not_prepared_on(tmp_path: Path) -> None:
+    benchmark = make_benchmark(tasks=(HiddenSource(train=TASKS), "train"), agents={"portfolio": "portfolio"})
+    with pytest.raises(ConfigurationError, match="--training-tasks"):
+        benchmark.run(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ['{"env"', "[]"])
+def test_damaged_settings_are_named(finished: Finished, content: str) -> None:
+    (finished[0] / "config.json").write_text(content)
+    with pytest.raises(DataError, match=r"config\.json is damaged"):
+        make_benchmark().run(finished[0])
+
+
+def test_a_comparison_that_was_killed_while_its_settings_were_written_begins(tmp_path: Path) -> None:
+    (tmp_path / ".config.json.123.part").write_text('{"en')
+    make_benchmark(agents={}).run(tmp_path)
+
+
+class Restless(RandomSearch):
+    """Searches otherwise each time that it is made."""
+
+    def __init__(self, space: SearchSpace, seed: int = 0) -> None:
+        super().__init__(space, int.from_bytes(os.urandom(4), "little"))
+
+
+def make_restless(problem: SearchProblem, seed: int) -> SearcherAgent:
+    return SearcherAgent(lambda s: Restless(problem.space, s), problem.layout, seed)
+
+
+def test_a_recorded_run_that_is_done_anew_takes_the_place_of_what_was_left_of_it(tmp_path: Path) -> None:
+    benchmark = make_benchmark(agents={"restless": make_restless})
+    benchmark.run(tmp_path)
+    (tmp_path / "runs" / "restless" / f"{SEEDS[0]}.npz").unlink()
+    benchmark.run(tmp_path)
+    run = benchmark.runs(tmp_path)["restless"][0]
+    with EpisodeStore(tmp_path / "episodes.sqlite", "r") as store:
+        recorded = [[e.architecture for e in store.episodes("restless", SEEDS[0] * TASKS + t)] for t in range(TASKS)]
+    assert recorded == run.architectures.tolist()
+
+
+class Global(RandomSearch):
+    """Draws from numpy's global generator, as users' own code may."""
+
+    def ask(self) -> Architecture:
+        return self.space.sample(np.random.default_rng(np.random.randint(2**31)))  # noqa: NPY002
+
+
+def make_global(problem: SearchProblem, seed: int) -> SearcherAgent:
+    return SearcherAgent(lambda s: Global(problem.space, s), problem.layout, seed)
+
+
+def test_a_run_of_what_uses_global_generators_repeats_too(tmp_path: Path) -> None:
+    alone = make_benchmark(agents={"global": make_global}, seeds=SEEDS[1:]).run(tmp_path / "alone")
+    among = make_benchmark(agents={"first": make_first, "global": make_global}).run(tmp_path / "among")
+    np.testing.assert_array_equal(alone.accuracy["global"][0], among.accuracy["global"][1])
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("...")
     with pytest.raises(ConfigurationError, match="something else"):
@@ -306,9 +381,11 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_damaged_run_is_named(finished: Finished) -> None:
     file = next(finished[0].glob("runs/random*/*.npz"))
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(DataError, match="no run of a comparison"):
-        make_benchmark().run(finished[0])
+    content = file.read_bytes()
+    for damaged in (content[:100], bytes([*content[:900], content[900] ^ 1, *content[901:]])):
+        file.write_bytes(damaged)
+        with pytest.raises(DataError, match="no run of a comparison"):
+            make_benchmark().run(finished[0])
 
 
 @pytest.fixture
@@ -318,10 +395,11 @@ def command(tmp_path: Path) -> list[str]:
     codes = np.stack(np.meshgrid(*[np.arange(4)] * 4, indexing="ij"), -1).reshape(-1, 4).astype(np.int8)
     tasks = np.array([f"task {i}" for i in range(6)])
     np.savez(tmp_path / "table.npz", ops=codes, tasks=tasks, val=rng.random((len(codes), 6)))
-    agents = "evolution,local-search,genetic"
+    agents = "evolution,local-search,genetic,portfolio,rl2"
     return [
         *(sys.executable, "-m", "rlnas.cli", "bench", "--env", "rlnas/Trial-v0", "--agents", agents),
-        *("--tasks", f"table:{tmp_path / 'table.npz'}:all", "--designs", "40", "--seeds", "12"),
+        *("--tasks", f"table:{tmp_path / 'table.npz'}:test", "--task-option", "test=task 0,task 1"),
+        *("--designs", "30", "--training-steps", "1000", "--seeds", "8", "--record"),
     ]
 
 
@@ -331,21 +409,35 @@ def bench(command: list[str], out: Path, *options: str) -> subprocess.Popen[byte
 
 
 def test_killed_three_times_and_resumed_it_ends_as_if_nothing_had_happened(command: list[str], tmp_path: Path) -> None:
+    """The workers are killed with the command once; the other times they have to notice by themselves."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert bench(command, whole).wait() == 0
     total = len(list(whole.glob("runs/*/*.npz")))
     kills = 0
-    for wanted in (total // 5, total // 2, 4 * total // 5):
+    for wanted, kill in ((total // 5, os.kill), (total // 2, os.killpg), (4 * total // 5, os.kill)):
         process = bench(command, killed, "--workers", "2")
         while process.poll() is None and len(list(killed.glob("runs/*/*.npz"))) < wanted:
             time.sleep(0.01)
         kills += process.poll() is None
-        os.killpg(process.pid, signal.SIGKILL)
+        kill(process.pid, signal.SIGKILL)
         process.wait()
+        for _ in range(600):
+            if not group_lives(process.pid):
+                break
+            time.sleep(0.05)
+        assert not group_lives(process.pid)
     assert kills == 3
     assert bench(command, killed, "--workers", "2").wait() == 0
     for name in ("evaluations.csv", "summary.json"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def group_lives(pid: int) -> bool:
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_a_search_returns_what_the_environment_evaluated() -> None:

@@ -215,7 +215,7 @@ def test_an_interrupted_save_leaves_the_old_checkpoint(
     def failing(path: Path, content: bytes) -> None:
         nonlocal done
         if done == writes:
-            path.with_name(f".{path.name}.part").write_bytes(content[:5])
+            path.with_name(f".{path.name}.1.part").write_bytes(content[:5])
             raise OSError("no space left on device")
         done += 1
         write(path, content)

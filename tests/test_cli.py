@@ -205,6 +205,31 @@ class TestWholeRuns:
         assert list(json.loads(line)["agents"]) == ["random", "evolution", str(trained)]
         assert len(episodes_of(tmp_path / "out")) == 3 * 2 * 2
 
+    def test_a_controller_trained_on_a_table_takes_part_in_comparisons_over_it(self, tmp_path: Path) -> None:
+        env = ("--env", "rlnas/DigitsTableTrial-v0")
+        small = ("--steps", 1, "--trials", 2, "--set", "hidden_size=8", "--device", "cpu")
+        succeed("train", *env, *small, "--out", tmp_path / "run")
+        few = ("--trials", 2, "--designs", 2, "--json")
+        line = succeed("search", "--agent", tmp_path / "run", *few, "--against", "wiped", "--out", tmp_path / "search")
+        assert list(json.loads(line)["agents"]) == ["rl2", "wiped", "random"]
+        assert json.loads(line)["searched"] == "table:digits:test"
+        line = succeed("bench", *env, "--agents", tmp_path / "run", *few, "--seeds", 1, "--out", tmp_path / "bench")
+        assert json.loads(line)["best_is_known"]
+
+    def test_options_come_from_a_toml_file_and_what_is_typed_goes_before_them(self, tmp_path: Path) -> None:
+        text = """
+            env = "rlnas/DigitsTableTrial-v0"
+            agents = ["evolution", "few=genetic?population_size=4"]
+            designs = 3
+            seeds = 2
+            trials = 2
+            json = true
+        """
+        told = json.loads(succeed("bench", toml(tmp_path, text), "--designs", 2, "--out", tmp_path / "out"))
+        assert list(told["agents"]) == ["evolution", "few", "random"]
+        assert (told["designs"], told["seeds"]) == (2, [0, 1])
+        assert "genetic?population_size=4" in (tmp_path / "out" / "report.html").read_text()
+
     def test_a_folder_named_like_a_searcher_does_not_hide_it(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -654,6 +679,9 @@ MISTAKES: dict[str, tuple[Sequence[object] | Callable[[Path, Path], list[object]
         "--training-tasks",
     ),
     "unknown setting of an agent": (["bench", "--agents", "genetic?size=3"], "unknown setting of GeneticAlgorithm"),
+    "no seeds": (["bench", "--seeds", 0], "number of seeds must be an integer >= 1"),
+    "no trials": (["bench", "--trials", 0], "trials must be an integer >= 1"),
+    "no designs": (["bench", "--designs", 0], "designs must be an integer >= 1"),
     "duplicates": (["bench", "--duplicates", "refuze"], "duplicates"),
     "missing TOML file": (["bench", "no.toml"], "no.toml"),
     "damaged TOML file": (lambda tmp, run: ["bench", toml(tmp, "seeds = = 3")], "not TOML"),
@@ -741,8 +769,7 @@ def test_a_trial_of_several_agents_needs_a_choice(searched: Path) -> None:
         ("train", "--steps", "many"),
         ("train", "--seed", "-1"),
         ("train", "--seed", "9" * 30),
-        ("bench", "--seeds", "0"),
-        ("bench", "--trials", "0"),
+        ("bench", "--seeds", "many"),
         ("search",),
         ("replay",),
         ("replay", "runs", "first"),
