@@ -15,7 +15,15 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines() if line]
-SMALLER = {"--steps": "120", "--iterations": "2", "--trials": "2", "--designs": "3", "--seeds": "1", "--workers": "1"}
+SMALLER = {
+    "--steps": "120",
+    "--training-steps": "200",
+    "--iterations": "2",
+    "--trials": "2",
+    "--designs": "3",
+    "--seeds": "1",
+    "--workers": "1",
+}
 """What a test can afford of the options that decide how long a command takes."""
 
 
