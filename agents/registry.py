@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
-from inspect import isclass, signature
+from inspect import isabstract, isclass, signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -199,13 +199,19 @@ def find_agent(name: str) -> MakeAgent:
 
 def _maker(name: str, found: Any) -> MakeAgent:
     if isclass(found) and issubclass(found, Searcher):
-        return searcher_agent(partial(_own_searcher, name, found))
+        if isabstract(found):
+            raise ConfigurationError(f"agent {name!r} lacks {' and '.join(sorted(found.__abstractmethods__))}")
+        _require_two_arguments(name, found, "a space and a seed")
+        return searcher_agent(lambda space, designs, seed: found(space, seed))
     if isinstance(found, type) and hasattr(found, "predict"):
-        bare = not signature(found).parameters
-        return (lambda problem, seed: found()) if bare else found
+        if not signature(found).parameters:
+            return lambda problem, seed: found()
+        _require_two_arguments(name, found, "a problem and a seed, or nothing")
+        return found
     if hasattr(found, "predict"):
         return lambda problem, seed: found
-    if callable(found) and not isinstance(found, type):
+    if callable(found) and not isclass(found):
+        _require_two_arguments(name, found, "a problem and a seed")
         return found  # type: ignore[no-any-return]
     raise ConfigurationError(
         f"agent {name!r} must be a Searcher class, a class or object with predict, or a function that makes one, "
@@ -213,11 +219,11 @@ def _maker(name: str, found: Any) -> MakeAgent:
     )
 
 
-def _own_searcher(name: str, kind: Callable[..., Searcher], space: SearchSpace, designs: int, seed: int) -> Searcher:
+def _require_two_arguments(name: str, found: Callable[..., Any], what: str) -> None:
     try:
-        return kind(space, seed)
+        signature(found).bind(None, None)
     except TypeError as error:
-        raise ConfigurationError(f"agent {name!r} is no searcher of a space and a seed: {error}") from None
+        raise ConfigurationError(f"agent {name!r} must take {what}: {error}") from None
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlnas.architecture import Architecture
+from rlnas.errors import ConfigurationError
 from rlnas.search_space import SearchSpace
 
 from .agent import Agent, State
@@ -100,6 +101,9 @@ class _Trial:
         self._actions, self._strayed = [], False
         for _ in range(ASKS if self._refuse else 1):
             self._planned = self._searcher.ask()
+            if not isinstance(self._planned, Architecture):
+                kind = type(self._searcher).__name__
+                raise ConfigurationError(f"{kind}.ask must return an Architecture, got {self._planned!r}")
             if not self._refuse or self._planned.text not in self._evaluated:
                 return
         self._planned = self._searcher.space.sample(self._rng)

@@ -24,7 +24,7 @@ EXAMPLE = Path(__file__).parent / "examples" / "own_searcher.py"
 
 OWN = """
 import numpy as np
-from rlnas.agents.searchers import RandomSearch
+from rlnas.agents.searchers import RandomSearch, Searcher
 class Own(RandomSearch):
     pass
 class Bare:
@@ -34,6 +34,20 @@ class Made(Bare):
     def __init__(self, problem, seed):
         self.designs, self.seed = problem.designs, seed
 ready = Bare()
+class NoTell(Searcher):
+    def ask(self):
+        return None
+class OneArgument(RandomSearch):
+    def __init__(self, space):
+        super().__init__(space)
+class AskNothing(RandomSearch):
+    def ask(self):
+        return None
+class OnlyProblem(Bare):
+    def __init__(self, problem):
+        pass
+def only_problem(problem):
+    return Bare()
 def function(problem, seed):
     return Made(problem, seed)
 def wrong(problem, seed):
@@ -153,6 +167,10 @@ def test_an_unknown_agent_is_named_with_the_nearest_known() -> None:
         (":Own", "cannot be had"),
         ("{folder}/mine.py:", "cannot be had"),
         ("{folder}/mine.py:number", "must be a Searcher class"),
+        ("{folder}/mine.py:NoTell", "lacks tell"),
+        ("{folder}/mine.py:OneArgument", "must take a space and a seed"),
+        ("{folder}/mine.py:OnlyProblem", "must take a problem and a seed, or nothing"),
+        ("{folder}/mine.py:only_problem", "must take a problem and a seed"),
     ],
 )
 def test_where_an_agent_cannot_be_had_one_line_says_why(own: Path, text: str, said: str) -> None:
@@ -193,3 +211,8 @@ def test_two_agents_are_not_shown_under_one_name() -> None:
 
 def test_an_agent_may_have_its_memory_wiped() -> None:
     assert type(resolve_agent("wiped:random")(problem(), 0)).__name__ == "MemoryWiped"
+
+
+def test_a_searcher_that_asks_for_no_architecture_is_named(own: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"AskNothing\.ask must return an Architecture, got None"):
+        search(resolve_agent(f"{own}:AskNothing")(problem(), 0))
