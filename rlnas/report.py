@@ -50,6 +50,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     from rich.table import Table
 
     agents, baseline, shown = by_rank(summary), baseline_of(summary), summary["budgets"][-SHOWN_BUDGETS:]
+    form = "{value:.3f} ± {std:.3f}" if summary["runs"] > 1 else "{value:.3f}"
     measures = list(dict.fromkeys(measure for _, row in agents for measure in row["chosen"]))
     title = (
         f"{summary['runs']} run(s) of {summary['evaluations']} evaluations on each of {len(summary['tasks'])} task(s)"
@@ -74,6 +75,6 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
             f"{end['low']:.3f} to {end['high']:.3f}",
             f"{row['normalised_regret']['value'][-1]:.3f}",
             "{value:.2f} ({low:.2f} to {high:.2f})".format(**versus["probability_of_improvement"]) if versus else "",
-            *("{value:.3f} ± {std:.3f}".format(**row["chosen"][m]) if m in row["chosen"] else "" for m in measures),
+            *(form.format(**row["chosen"][m]) if m in row["chosen"] else "" for m in measures),
         )
     return table
