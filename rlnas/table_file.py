@@ -81,7 +81,9 @@ class TableFile:
         if not floats and uneven and rows not in uneven.values():
             raise DataError(f"{self.path}: {rows} designs, but rows of values: {uneven}")
         if len(fitting) != 1:
-            raise ConfigurationError(f"{self.path}: values must name one of: {', '.join(floats) or '(no float array)'}")
+            there = ", ".join(f"{name} {self.arrays[name].shape}" for name in floats) or "(no float array)"
+            fault = "" if fitting else f"no array has the shape {shape}: "
+            raise ConfigurationError(f"{self.path}: {fault}values must name one of: {there}")
         return fitting[0]
 
     def values(self, field: str, rows: int) -> tuple[tuple[str, ...], Floats]:
@@ -198,7 +200,8 @@ def read_table_file(path: Path) -> TableFile:
     except DataError:
         raise
     except _DAMAGE as error:
-        raise DataError(f"{path}: not a readable .npz file: {error}") from None
+        reason = "it is no archive of arrays" if "pickle" in str(error) else error  # numpy would have it unpickled
+        raise DataError(f"{path}: not a readable .npz file: {reason}") from None
 
 
 @lru_cache(maxsize=8)

@@ -388,7 +388,7 @@ def test_files_that_are_no_tables(tmp_path: Path, write: Writer) -> None:
 
 def test_options_are_checked(write: Writer) -> None:
     path = write(other=SCORE)
-    with pytest.raises(ConfigurationError, match=r"small\.npz: values must name one of: score, other"):
+    with pytest.raises(ConfigurationError, match=r"small\.npz: values must name one of: score \(5, 2\), other"):
         Table.load(path)
     with pytest.raises(UnknownNameError, match=r"unknown value array of .* 'scores'; did you mean 'score'"):
         Table.load(path, values="scores")
