@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -186,13 +186,13 @@ class Benchmark:
             if not self._file(folder, name, seed).exists()
         ]
 
-    def runs(self, folder: Path) -> dict[str, list[SearchRun]]:
-        """Each agent's runs, in the order of the seeds."""
-        return {name: [self._load(folder, name, seed) for seed in self.seeds] for name in self.contestants}
+    def runs(self, folder: Path, name: str) -> list[SearchRun]:
+        """An agent's runs, in the order of the seeds."""
+        return [self._load(folder, name, seed) for seed in self.seeds]
 
     def collect(self, folder: Path) -> Results:
         """What all runs found."""
-        runs = self.runs(folder)
+        runs = {name: self.runs(folder, name) for name in self.contestants}
         shape = (len(self.seeds) * self.rounds, self.task_count, self.designs)
         accuracy = {name: np.stack([run.accuracy for run in some]).reshape(shape) for name, some in runs.items()}
         seconds = {name: np.stack([run.seconds for run in some]).reshape(shape) for name, some in runs.items()}
@@ -264,10 +264,10 @@ class Benchmark:
             _require_same(folder, _read_json(file), settings)
         elif folder.exists() and any(not path.name.endswith(".part") for path in folder.iterdir()):
             raise ConfigurationError(f"{folder} holds something else than a comparison; choose another --out")
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, source in self.contestants.items():
-            identity, of_agent = _identity(source), folder / RUNS / _folder_name(name)
-            if (of_agent / IDENTITY).exists() and (was := _read_json(of_agent / IDENTITY)) != identity:
+        identities = {name: _identity(source) for name, source in self.contestants.items()}
+        for name, identity in identities.items():
+            kept = folder / RUNS / _folder_name(name) / IDENTITY
+            if kept.exists() and (was := _read_json(kept)) != identity:
                 raise ConfigurationError(
                     f"{folder} holds runs of another {name!r} ({_short(was)}, not {_short(identity)}); "
                     "show this one under another name"
@@ -275,9 +275,13 @@ class Benchmark:
             for seed in self.seeds:
                 if self._file(folder, name, seed).exists():
                     self._load(folder, name, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        # The settings come first: a folder with anything else and without them would be taken for somebody else's.
+        write_durably(file, json.dumps(settings, indent=1).encode() + b"\n")
+        for name, identity in identities.items():
+            of_agent = folder / RUNS / _folder_name(name)
             of_agent.mkdir(parents=True, exist_ok=True)
             write_durably(of_agent / IDENTITY, json.dumps(identity).encode() + b"\n")
-        write_durably(file, json.dumps(settings, indent=1).encode() + b"\n")
 
     def _load(self, folder: Path, name: str, seed: int) -> SearchRun:
         return SearchRun.load(self._file(folder, name, seed), self.task_count * self.rounds, self.designs)
@@ -328,7 +332,7 @@ class Benchmark:
             tasks = [row % self.task_count for row in range(trials)]
             reset_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]) >> 1
             run = run_search(agent, env, tasks, reset_seed, seed * trials, on_step)
-            run = run.with_measures(self._measures(run, env, evaluator))
+            run = replace(run, measures=self._measures(run, env, evaluator))
         finally:
             env.close()
             if store is not None:

@@ -98,8 +98,8 @@ def _write_tables(benchmark: Benchmark, folder: Path) -> None:
         evaluations, times = csv.writer(first), csv.writer(second)
         evaluations.writerow([*place, "architecture", "accuracy", "best_so_far"])
         times.writerow([*place, "seconds"])
-        for name, runs in benchmark.runs(folder).items():
-            for seed, run in zip(benchmark.seeds, runs, strict=True):
+        for name in benchmark.contestants:
+            for seed, run in zip(benchmark.seeds, benchmark.runs(folder, name), strict=True):
                 best = run.best_so_far
                 for trial, task in enumerate(run.tasks.tolist()):
                     for design in range(benchmark.designs):
@@ -114,7 +114,7 @@ def _draw_best(benchmark: Benchmark, folder: Path, results: Results) -> dict[str
     name = next(iter(benchmark.contestants))
     if FRESH not in results.chosen[name]:
         return None
-    runs = benchmark.runs(folder)[name]
+    runs = benchmark.runs(folder, name)
     fresh = np.stack([run.measures[FRESH] for run in runs])
     seed, trial = np.unravel_index(int(fresh.argmax()), fresh.shape)
     run = runs[int(seed)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -52,10 +52,6 @@ class SearchRun:
     def chosen(self) -> NDArray[np.str_]:
         """Each trial's best design, the earliest where several are equal, (trials,)."""
         return np.asarray(np.take_along_axis(self.architectures, self.accuracy.argmax(1)[:, None], 1)[:, 0])
-
-    def with_measures(self, measures: dict[str, NDArray[np.float64]]) -> SearchRun:
-        """The same run, its chosen designs judged."""
-        return replace(self, measures=measures)
 
     def save(self, path: Path) -> None:
         """Write the run to one ``.npz`` file, which is there whole or not at all."""

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
 
+from rlnas.agents import benchmark as benchmark_module
 from rlnas.agents.agent import State
 from rlnas.agents.benchmark import FRESH, FRESH_SEEDS, Benchmark
 from rlnas.agents.benchmark_files import write_files
@@ -333,6 +334,24 @@ def test_a_comparison_that_was_killed_while_its_settings_were_written_begins(tmp
     make_benchmark(agents={}).run(tmp_path)
 
 
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_a_comparison_that_was_killed_as_it_began_goes_on(tmp_path: Path, written: int) -> None:
+    write, done = benchmark_module.write_durably, 0
+
+    def failing(path: Path, content: bytes) -> None:
+        nonlocal done
+        if done == written:
+            raise Interrupted
+        done += 1
+        write(path, content)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark_module, "write_durably", failing)
+        with pytest.raises(Interrupted):
+            make_benchmark().run(tmp_path)
+    assert make_benchmark().run(tmp_path).agents == tuple(AGENTS)
+
+
 class Restless(RandomSearch):
     """Searches otherwise each time that it is made."""
 
@@ -349,7 +368,7 @@ def test_a_recorded_run_that_is_done_anew_takes_the_place_of_what_was_left_of_it
     benchmark.run(tmp_path)
     (tmp_path / "runs" / "restless" / f"{SEEDS[0]}.npz").unlink()
     benchmark.run(tmp_path)
-    run = benchmark.runs(tmp_path)["restless"][0]
+    run = benchmark.runs(tmp_path, "restless")[0]
     with EpisodeStore(tmp_path / "episodes.sqlite", "r") as store:
         recorded = [[e.architecture for e in store.episodes("restless", SEEDS[0] * TASKS + t)] for t in range(TASKS)]
     assert recorded == run.architectures.tolist()
