@@ -130,9 +130,8 @@ def fresh_accuracies(folder: Path, comparison: Comparison, budgets: Sequence[int
         for place in np.ndindex(texts.shape):
             values[place] = np.mean(worth.get((results.tasks[place[1]], str(texts[place])), 0.0))
         found[name] = values.reshape(-1, results.rounds, *values.shape[1:]).mean(1)
-    print(
-        f"The table's best networks: {results.best.mean():.3f} in the table, {found.pop(LUCKIEST).mean():.3f} on fresh seeds."
-    )
+    lucky = found.pop(LUCKIEST).mean()
+    print(f"The table's best networks: {results.best.mean():.3f} in the table, {lucky:.3f} on fresh seeds.")
     found_best = np.mean([best_of([worth[task, text] for text in texts]) for task, texts in texts_of.items()])
     print(f"The best of all that were chosen, two fresh seeds choosing and the third scoring: {found_best:.3f}.\n")
     return found
