@@ -12,19 +12,19 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from rlnas.agents.agent import Agent
-from rlnas.agents.controller import ControllerConfig, LSTMController
+from rlnas.agents.controller import Controller, ControllerConfig
 from rlnas.agents.rollout import Rollout, collect
 from rlnas.checkpoint import save_checkpoint
 from rlnas.errors import CheckpointError, ConfigurationError
 
 from .hidden import hidden_env
 
-CONFIG = ControllerConfig(observation_size=10, num_actions=4, legal=(6, 10), hidden_size=8)
+CONFIG = ControllerConfig(observation_size=10, actions=(4,), legal=(6, 10), hidden_size=8)
 
 
-def opinionated(config: ControllerConfig = CONFIG, seed: int = 0) -> LSTMController:
+def opinionated(config: ControllerConfig = CONFIG, seed: int = 0) -> Controller:
     """A controller far from uniform, as a trained one is."""
-    controller = LSTMController(config, seed)
+    controller = Controller(config, seed)
     with torch.no_grad():
         controller.policy.weight.normal_(0, 0.5, generator=torch.Generator().manual_seed(seed))
         controller.policy.bias.normal_(0, 1, generator=torch.Generator().manual_seed(seed + 1))
@@ -37,16 +37,16 @@ def observations(count: int, legal: tuple[int, ...] = (1, 1, 1, 1), seed: int = 
     return drawn
 
 
-def play(designs: int = 3, seed: int = 5) -> tuple[LSTMController, Rollout]:
+def play(designs: int = 3, seed: int = 5) -> tuple[Controller, Rollout]:
     env = hidden_env(num_envs=6, designs=designs)
     slices = env.layout["legal"]
-    shape = ControllerConfig(env.layout.size, int(env.single_action_space.n), (slices.start, slices.stop), 16)
+    shape = ControllerConfig(env.layout.size, (int(env.single_action_space.n),), (slices.start, slices.stop), 16)
     controller = opinionated(shape)
     return controller, collect(controller, env, seed, 0)
 
 
 def test_is_an_agent() -> None:
-    assert isinstance(LSTMController(CONFIG), Agent)
+    assert isinstance(Controller(CONFIG), Agent)
 
 
 def test_acting_step_by_step_equals_judging_the_whole_trial_at_once() -> None:
@@ -68,7 +68,7 @@ def test_what_was_seen_in_earlier_designs_is_remembered_in_later_ones() -> None:
 def test_predict_carries_its_state_through_inner_designs_and_starts_anew_with_a_trial() -> None:
     env = hidden_env(num_envs=3, designs=2)
     slices = env.layout["legal"]
-    shape = ControllerConfig(env.layout.size, int(env.single_action_space.n), (slices.start, slices.stop), 16)
+    shape = ControllerConfig(env.layout.size, (int(env.single_action_space.n),), (slices.start, slices.stop), 16)
     controller = opinionated(shape)
     observation, _ = env.reset(seed=0)
     start, state, seen = np.ones(3, dtype=np.bool_), None, []
@@ -148,7 +148,7 @@ def test_equal_seeds_sample_equal_actions() -> None:
 
 def test_sampling_leaves_torchs_own_generator_alone() -> None:
     before = torch.get_rng_state()
-    LSTMController(CONFIG, seed=3).predict(observations(4))
+    Controller(CONFIG, seed=3).predict(observations(4))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -202,7 +202,7 @@ def test_where_one_action_is_legal_it_is_certain_and_teaches_the_policy_nothing(
 
 
 def test_the_first_policy_is_nearly_uniform() -> None:
-    controller = LSTMController(CONFIG, seed=1)
+    controller = Controller(CONFIG, seed=1)
     judged = controller.judge(torch.as_tensor(observations(20))[None], torch.zeros(1, 20, dtype=torch.int64))
     torch.testing.assert_close(judged.log_prob.exp(), torch.full((1, 20), 0.25), atol=0.02, rtol=0)
 
@@ -211,7 +211,7 @@ def test_saved_and_loaded_it_is_the_same_controller(tmp_path: Path) -> None:
     controller, seen = opinionated(), observations(100)
     controller.about = {"env": "rlnas/Trial-v0", "note": [1, None]}
     controller.save(str(tmp_path / "agent"))
-    loaded = LSTMController.load(str(tmp_path / "agent"))
+    loaded = Controller.load(str(tmp_path / "agent"))
     assert loaded.config == controller.config
     assert loaded.about == {"env": "rlnas/Trial-v0", "note": [1, None]}
     for name, tensor in controller.state_dict().items():
@@ -221,7 +221,7 @@ def test_saved_and_loaded_it_is_the_same_controller(tmp_path: Path) -> None:
     np.testing.assert_array_equal(controller.predict(seen)[0], loaded.predict(seen)[0])
 
 
-GOOD = {"observation_size": 10, "num_actions": 4, "legal": [6, 10], "hidden_size": 8}
+GOOD = {"observation_size": 10, "actions": [4], "legal": [6, 10], "hidden_size": 8}
 
 
 @pytest.mark.parametrize(
@@ -240,32 +240,35 @@ GOOD = {"observation_size": 10, "num_actions": 4, "legal": [6, 10], "hidden_size
         {"controller": {**GOOD, "legal": [6]}, "about": {}},
         {"controller": {**GOOD, "legal": [6, 9]}, "about": {}},
         {"controller": {**GOOD, "legal": [7, 11]}, "about": {}},
-        {"controller": {**GOOD, "legal": None}, "about": {}},
+        {"controller": {**GOOD, "actions": [5], "legal": None}, "about": {}},
+        {"controller": {**GOOD, "actions": 4}, "about": {}},
+        {"controller": {**GOOD, "cell": "rnn"}, "about": {}},
+        {"controller": {**GOOD, "separate_value": 1}, "about": {}},
         {"controller": {**GOOD, "new_option": 1}, "about": {}},
     ],
 )
 def test_a_checkpoint_that_is_no_controller_is_refused_in_one_line(tmp_path: Path, data: dict[str, object]) -> None:
-    save_checkpoint(tmp_path, data, LSTMController(CONFIG).state_dict())
+    save_checkpoint(tmp_path, data, Controller(CONFIG).tensors())
     with pytest.raises(CheckpointError) as caught:
-        LSTMController.load(tmp_path)
+        Controller.load(tmp_path)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
 def test_a_checkpoint_with_other_tensors_is_refused_naming_one(tmp_path: Path, change: str) -> None:
-    tensors: dict[str, Tensor] = dict(LSTMController(CONFIG).state_dict())
-    named = "policy.bias" if change != "extra" else "surplus"
+    tensors: dict[str, Tensor] = dict(Controller(CONFIG).tensors())
+    named = "controller.policy.bias" if change != "extra" else "controller.surplus"
     if change == "missing":
         del tensors[named]
     else:
         tensors[named] = torch.zeros(5)
     save_checkpoint(tmp_path, {"controller": GOOD, "about": {}}, tensors)
-    with pytest.raises(CheckpointError, match=named) as caught:
-        LSTMController.load(tmp_path)
+    with pytest.raises(CheckpointError, match=named.removeprefix("controller.")) as caught:
+        Controller.load(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_mask_that_does_not_lie_in_the_observation_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="legal must span 4 of 10 entries, got 6 to 11"):
-        ControllerConfig(10, 4, (6, 11))
+        ControllerConfig(10, (4,), (6, 11))
