@@ -57,9 +57,11 @@ class FeedbackHiddenEnv(VectorWrapper[Any, Any, Any, Any, Any]):
 
     def __init__(self, env: VectorEnv) -> None:
         super().__init__(env)
-        self.layout: Any = env.layout  # type: ignore[attr-defined]
-        self.search_space: Any = env.search_space  # type: ignore[attr-defined]
         self.settings = _Settings(env.settings)  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> Any:
+        """What the environment has beyond Gymnasium's, such as its ``layout``."""
+        return getattr(self.__dict__["env"], name)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

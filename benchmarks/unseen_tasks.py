@@ -99,15 +99,23 @@ def show_improvement(agent: str, regret: Mapping[str, Floats], budgets: Sequence
 
 
 def show_differences(title: str, agent: str, differences: Mapping[str, Floats], budgets: Sequence[int]) -> None:
-    """Mean differences, (R, T, budgets), where more is better; and how surely they are more than nothing."""
-    heading(f"{title}, and P({agent} better on average)", "another", budgets)
+    """Mean differences, (R, T, budgets), where more is better, and two answers to how surely the agent is ahead.
+
+    The first is the share of runs that are ahead on average over these tasks, the second that of resamples of runs and
+    tasks that are.
+    """
+    heading(f"{title}; P({agent} better on average) with other seeds, and on other tasks too", "another", budgets)
     for name, array in differences.items():
         resampled = statistics.crossed_means(array)
         low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
-        ahead = (resampled > 0).mean(0) + 0.5 * (resampled == 0).mean(0)
-        entries = zip(array.mean((0, 1)), low, high, ahead, strict=True)
-        row(name, [f"{mean:+.3f} ({a:+.3f} to {b:+.3f}) {chance:.2f}" for mean, a, b, chance in entries])
+        entries = zip(array.mean((0, 1)), low, high, ahead(array.mean(1)), ahead(resampled), strict=True)
+        row(name, [f"{mean:+.3f} ({a:+.3f} to {b:+.3f}); {p:.2f}, {q:.2f}" for mean, a, b, p, q in entries])
     print()
+
+
+def ahead(differences: Floats) -> Floats:
+    """The share of rows in which each difference is positive; none at all is half."""
+    return np.asarray((differences > 0).mean(0) + 0.5 * (differences == 0).mean(0))
 
 
 def fresh_accuracies(folder: Path, comparison: Comparison, budgets: Sequence[int]) -> dict[str, Floats]:
