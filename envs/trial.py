@@ -16,7 +16,7 @@ from rlnas.architecture import Architecture
 from rlnas.episode import DesignEpisode, canonical_json
 from rlnas.errors import ConfigurationError, at_least, one_of
 from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
-from rlnas.reward import REWARDS, Reference, random_reference, reward_of
+from rlnas.reward import COMPARING, REWARDS, Reference, find_reference, reward_of
 from rlnas.search_space import SearchSpace
 from rlnas.tabular_evaluator import TabularEvaluator
 from rlnas.task import DESCRIPTOR, Task, TaskSource
@@ -45,7 +45,7 @@ class TrialSettings:
     evaluator: Evaluator
     designs_per_trial: int
     reward: str
-    reference_designs: int
+    reference_designs: int | None
     invalid_action: str
     evaluation_seed: int | None
     duplicates: str
@@ -60,7 +60,10 @@ class TrialSettings:
         one_of("invalid_action", self.invalid_action, INVALID_ACTIONS)
         one_of("duplicates", self.duplicates, DUPLICATES)
         at_least("designs_per_trial", self.designs_per_trial, 1)
-        at_least("reference_designs", self.reference_designs, 2)
+        if self.reference_designs is not None:
+            at_least("reference_designs", self.reference_designs, 2)
+        elif not isinstance(self.evaluator, TabularEvaluator):
+            raise ConfigurationError("reference_designs must be a number unless the evaluator is a table")
         if self.evaluation_seed is not None:
             at_least("evaluation_seed", self.evaluation_seed, 0)
 
@@ -278,14 +281,14 @@ class Trials:
 
     def _rewards(self, rows: NDArray[np.int64], accuracy: NDArray[np.float64]) -> NDArray[np.float64]:
         form = self.settings.reward
-        references = [self._reference(self.tasks[row]) if form == "normalised" else None for row in rows.tolist()]
+        references = [self._reference(self.tasks[row]) if form in COMPARING else None for row in rows.tolist()]
         results = zip(accuracy.tolist(), self.best[rows].tolist(), references, strict=True)
         return np.array([reward_of(form, now, before, reference) for now, before, reference in results])
 
     def _reference(self, task: Task) -> Reference:
         if task.digest not in self._references:
             settings = self.settings
-            self._references[task.digest] = random_reference(
+            self._references[task.digest] = find_reference(
                 settings.space, task, settings.evaluator, settings.reference_designs
             )
         return self._references[task.digest]
