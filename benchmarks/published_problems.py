@@ -40,8 +40,8 @@ FRESH_SEED = 2**32
 SETTINGS: dict[str, Any] = {
     "cell": "lstm",
     "hidden_size": 64,
-    "learning_rate": 2e-3,
-    "final_learning_rate": 2e-4,
+    "learning_rate": 3e-3,
+    "final_learning_rate": 3e-4,
     "epochs": 4,
     "minibatches": 4,
     "discount": 0.99,
@@ -88,7 +88,7 @@ BANDIT_10 = Experiment(
     "rlnas/Bandit-v0",
     {"pulls": 10},
     seeds=10,
-    steps=5_000_000,
+    steps=4_000_000,
     trials=1024,
     judged=10_000,
     goal=6.6,
@@ -198,14 +198,14 @@ def train(experiment: Experiment, seed: int, folder: Path) -> dict[str, Any]:
     found["curve"] = [[float(row["time/total_timesteps"]), float(row["rollout/ep_rew_mean"])] for row in rows]
     ways = {"sampled": {}, "likeliest": {"deterministic": True}, "wiped": {"wiped": True}}
     for way, how in ways.items():
-        rewards = play(fresh, learner, FRESH_SEED, **how)
+        rewards = play(fresh, learner, FRESH_SEED + seed * experiment.judged, **how)
         found[way] = {"return": rewards.sum(0).mean(), "of_step": rewards.mean(1).tolist()}
     return found
 
 
-def references(experiment: Experiment) -> dict[str, NDArray[np.float64]]:
-    """What agents that learn nothing beforehand reach in the trials that ours are judged by: returns, (judged,)."""
-    env = experiment.make_env(experiment.judged)
+def references(experiment: Experiment, count: int) -> dict[str, NDArray[np.float64]]:
+    """What agents that learn nothing beforehand reach in the trials that ours are judged by: returns, (count,)."""
+    env = experiment.make_env(count)
     layout = env.layout  # type: ignore[attr-defined]
     agents: dict[str, Callable[[], Agent | None]] = {"random": lambda: None}
     if experiment.env == MDP_10.env:
@@ -225,14 +225,15 @@ def mean_of(values: Any) -> str:
 
 
 def table_of_returns(name: str, experiment: Experiment, found: list[dict[str, Any]]) -> None:
-    """Ours over seeds; the others over trials."""
-    print(f"\n## {name}: {len(found)} seeds, {experiment.judged:,} fresh trials\n")
+    """Ours over seeds, each of which plays trials of its own; the others over all of these trials."""
+    judged = len(found) * experiment.judged
+    print(f"\n## {name}: {len(found)} seeds, {experiment.judged:,} fresh trials each\n")
     print("| agent | mean return | published |\n|---|---|---|")
-    published = {**dict.fromkeys(("random",), ""), **experiment.published}
+    published = experiment.published
     ours = {"RL², actions sampled": "sampled", "RL², likeliest actions": "likeliest"}
     for agent, way in ours.items():
         print(f"| {agent} | {mean_of([f[way]['return'] for f in found])} | {published.get('RL²', '')} |")
-    for agent, returns in references(experiment).items():
+    for agent, returns in references(experiment, judged).items():
         print(f"| {agent} | {mean_of(returns)} | {published.get(agent, '')} |")
     each = ", ".join(f"{f['sampled']['return']:.2f}" for f in found)
     spent = np.mean([f["cpu_seconds"] for f in found]) / 60
@@ -286,10 +287,12 @@ def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[[], *EXPERIMENTS], default=[], help="which; all by default")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(EXPERIMENTS)}; all by default")
     parser.add_argument("--seeds", type=int, help="of each, if not as many as the results page has")
     parser.add_argument("--out", type=Path, default=Path("runs/published"))
     options = parser.parse_args()
+    if unknown := set(options.names) - set(EXPERIMENTS):
+        parser.error(f"no such experiment: {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
     found: dict[str, list[dict[str, Any]]] = {}
     for name in options.names or EXPERIMENTS:
