@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,69 @@ def play(designs: int = 3, seed: int = 5) -> tuple[Controller, Rollout]:
 
 def test_is_an_agent() -> None:
     assert isinstance(Controller(CONFIG), Agent)
+
+
+@pytest.mark.parametrize("separate_value", [False, True])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_every_kind_of_memory_acts_step_by_step_as_it_judges_at_once(cell: str, separate_value: bool) -> None:
+    config = replace(CONFIG, actions=(3, 1), legal=None, cell=cell, separate_value=separate_value)
+    controller, generator = opinionated(config), torch.Generator().manual_seed(1)
+    seen = torch.as_tensor(observations(5 * 6).reshape(5, 6, 10))
+    memory, columns = controller.blank(6), []
+    with torch.no_grad():
+        for observation in seen:
+            action, log_prob, value, memory = controller.act(observation, memory, generator)
+            columns.append((action, log_prob, value))
+        action, log_prob, value = (torch.stack(column) for column in zip(*columns, strict=True))
+        judged = controller.judge(seen, action)
+    assert action.shape == (5, 6, 2)
+    torch.testing.assert_close(judged.log_prob, log_prob)
+    torch.testing.assert_close(judged.value, value)
+    assert log_prob.unique().numel() > 10
+
+
+def test_several_actions_in_a_step_are_masked_and_judged_each_by_itself() -> None:
+    config = replace(CONFIG, actions=(2, 2))
+    controller = opinionated(config)
+    seen = observations(300, (1, 0, 1, 1))
+    actions, state = controller.predict(seen)
+    assert actions.shape == (300, 2)
+    assert set(actions[:, 0].tolist()) == {0}
+    assert set(actions[:, 1].tolist()) == {0, 1}
+    alone, _ = controller.predict(seen[0], None if state is None else tuple(part[:, :1] for part in state))
+    assert alone.shape == (2,)
+    with torch.no_grad():
+        logits, _, _ = controller(torch.as_tensor(seen)[None], controller.blank(300))
+        judged = controller.judge(torch.as_tensor(seen)[None], torch.as_tensor(actions)[None])
+    second = logits[0, :, 2:].log_softmax(-1)
+    torch.testing.assert_close(judged.log_prob[0], second.gather(-1, torch.as_tensor(actions[:, 1:])).squeeze(-1))
+    torch.testing.assert_close(judged.entropy[0], -(second.exp() * second).sum(-1))
+
+
+def test_masks_given_to_predict_come_on_top_of_those_observed() -> None:
+    controller, seen = opinionated(), observations(400, (1, 1, 0, 1))
+    masks = np.tile(np.array([True, False, True, True]), (400, 1))
+    assert set(controller.predict(seen, action_masks=masks)[0].tolist()) == {0, 3}
+    assert controller.predict(seen[0], action_masks=masks[0])[0] in (0, 3)
+
+
+@pytest.mark.parametrize("rows", [None, 3])
+def test_a_session_remembers_and_forgets_for_its_user(rows: int | None) -> None:
+    controller = opinionated()
+    seen = observations(9).reshape(3, 3, 10)
+    if rows is None:
+        seen = seen[:, 0]
+    controller.seed(2)
+    state, expected = None, []
+    for step, start in zip((0, 1, 2, 0, 1), (1, 0, 0, 1, 0), strict=True):
+        action, state = controller.predict(seen[step], state, np.full(rows or 1, bool(start)))
+        expected.append(action)
+    controller.seed(2)
+    session = controller.session()
+    found = [session.act(seen[step]) for step in (0, 1, 2)]
+    session.reset()
+    found += [session.act(seen[0], np.zeros(rows or 1, dtype=np.bool_)), session.act(seen[1])]
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_acting_step_by_step_equals_judging_the_whole_trial_at_once() -> None:

@@ -18,7 +18,7 @@ from rlnas.agents.controller import Controller
 from rlnas.agents.ppo import generalised_advantage
 from rlnas.agents.rl2 import RL2
 from rlnas.agents.rl2_config import RL2Config
-from rlnas.agents.rollout import collect
+from rlnas.agents.rollout import Rollout, collect, how_it_went
 from rlnas.agents.search_run import run_search
 from rlnas.agents.searcher_agent import MemoryWiped
 from rlnas.checkpoint import load_checkpoint, save_checkpoint
@@ -338,6 +338,43 @@ def test_it_learns_in_environments_of_gymnasium(env: Any) -> None:
     assert learner.num_timesteps >= 100
     assert learner.statistics["ep_rew_mean"] == learner.statistics["ep_len_mean"] > 5
     assert learner.statistics["first_ratio_deviation"] < 1e-5
+
+
+class Levers(gym.Env[Any, Any]):
+    """Two levers at a time, of three and of two; the last of each pays."""
+
+    observation_space = gym.spaces.Box(0, 1, (1,), np.float32)
+    action_space = gym.spaces.MultiDiscrete([3, 2])
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.left = 4
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.left -= 1
+        return np.zeros(1, np.float32), float((action == [2, 1]).mean()), self.left == 0, False, {}
+
+
+@pytest.mark.parametrize("settings", [{}, {"cell": "gru", "separate_value": True, "autocast": True}], ids=str)
+def test_it_learns_to_take_several_actions_in_a_step(settings: dict[str, Any]) -> None:
+    env = gym.vector.SyncVectorEnv([Levers] * 16)
+    learner = RL2(env, **{**SMALL, "entropy": 0.0, **settings}).learn(16 * 4 * 40)
+    actions, _ = learner.predict(np.zeros((5, 1), np.float32), deterministic=True)
+    assert actions.tolist() == [[2, 1]] * 5
+    assert learner.statistics["ep_rew_mean"] > 3.5
+
+
+def test_the_reward_of_each_inner_episode_is_told_where_there_is_no_accuracy() -> None:
+    ended = torch.tensor([[0, 1], [1, 0], [0, 1], [1, 0], [0, 0]], dtype=torch.bool)
+    playing = torch.ones(5, 2, dtype=torch.bool)
+    reward = torch.tensor([[1.0, 3], [2, 1], [0, 1], [5, 9], [7, 9]])
+    nothing = torch.zeros(5, 2)
+    rollout = Rollout(nothing[..., None], nothing, nothing, nothing, reward, ended, nothing * math.nan, playing)
+    told = how_it_went(rollout)
+    assert told["designs"] == 4
+    assert (told["first_reward"], told["last_reward"]) == ((3 + 3) / 2, (5 + 2) / 2)
+    assert (told["reward"], told["best_reward"]) == ((3 + 3 + 5 + 2) / 4, (5 + 3) / 2)
 
 
 def test_a_single_decision_in_a_single_trial_leaves_the_weights_finite() -> None:
