@@ -122,7 +122,7 @@ def test_an_unfinished_and_a_damaged_comparison_are_refused(on_a_table: Path, tm
 
 
 def test_the_tables_of_unseen_tasks(on_a_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    script("unseen_tasks").report(on_a_table, "evolution", [3, 10, 20], False, tmp_path)
+    script("unseen_tasks").report(on_a_table, "evolution", [3, 10, 20], 0, tmp_path)
     text = capsys.readouterr().out
     regret = printed_rows(text, "### Normalised regret")
     better = printed_rows(text, "### P(evolution better on a task)")
@@ -154,14 +154,16 @@ def test_the_tables_of_unseen_tasks(on_a_table: Path, tmp_path: Path, capsys: py
 def test_chosen_networks_are_trained_again(on_a_table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     module = script("unseen_tasks")
     comparison = read_comparison(on_a_table)
-    found = module.fresh_accuracies(on_a_table, comparison, [1, 10])
+    found = module.fresh_accuracies(on_a_table, comparison, [1, 10], top=3)
     chosen, tasks = comparison.chosen("evolution", 10), comparison.results.tasks
     again = module.Retraining(Table.from_spec("digits"), module.FRESH_SEEDS)
     for run in range(len(SEEDS)):
         worth = again.accuracies([(task, str(chosen[run, place])) for place, task in enumerate(tasks)])
         np.testing.assert_allclose(found["evolution"][run, :, 1], [np.mean(values) for values in worth.values()])
     np.testing.assert_array_equal(found["portfolio"][0], found["portfolio"][1])
-    assert "The table's best networks:" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert f"The table's best networks: {comparison.results.best.mean():.3f} in the table" in text
+    assert "The best of all that were chosen and the table's 3 best" in text
 
 
 def test_the_best_of_several_is_scored_by_the_seed_that_did_not_choose() -> None:
