@@ -21,7 +21,7 @@ from rlnas.tabular_evaluator import TabularEvaluator
 from rlnas.task import TaskSource
 
 from .render import RENDER_MODES, render_ansi, render_rgb
-from .trial import Recorder, Trials, TrialSettings, task_options
+from .trial import Recorder, Trials, TrialSettings, reset_options
 
 REFERENCE_DESIGNS = 8
 """How many random designs rewards are compared with where networks are trained, unless told otherwise."""
@@ -113,7 +113,9 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
     design just ended). The trial's number is not there: equal seeds give equal episodes, whenever they are played.
 
     ## Reset options
-    ``{"task": index}`` fixes the task; ``{"trial": number}`` sets the number under which the trial is recorded.
+    ``{"task": index}`` fixes the task; ``{"new_task": False}`` keeps the one there is, as
+    :class:`~rlnas.envs.wrappers.TrialEnv` asks for between the episodes of its trials; ``{"trial": number}`` sets the
+    number under which the trial is recorded.
 
     ## Arguments
     Args:
@@ -180,7 +182,7 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         super().reset(seed=seed)
-        (task,), trial = task_options(options, 1)
+        (task,), trial = reset_options(options, self._trials)
         number = int(self._trials.trial[0]) + 1 if trial is None else trial
         self._trials.begin([0], [self.np_random], [number], [seed], [task])
         return self._trials.observe()[0], self._info()

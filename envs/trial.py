@@ -164,7 +164,7 @@ class Trials:
         rngs: Sequence[np.random.Generator],
         trials: Sequence[int],
         seeds: Sequence[int | None],
-        tasks: Sequence[int | None],
+        tasks: Sequence[Task | int | None],
     ) -> None:
         """Start trials.
 
@@ -173,12 +173,12 @@ class Trials:
             rngs: a generator for each.
             trials: the number under which each is recorded.
             seeds: what each generator was seeded with, for the record.
-            tasks: the number of each one's task, or None for one that the generator draws.
+            tasks: each one's task, its number, or None for one that the generator draws.
         """
         source, split = self.settings.source, self.settings.split
         chosen = [
-            source.sample(split, rng) if number is None else source.task(split, number)
-            for rng, number in zip(rngs, tasks, strict=True)
+            task if isinstance(task, Task) else source.sample(split, rng) if task is None else source.task(split, task)
+            for rng, task in zip(rngs, tasks, strict=True)
         ]
         self.tasks = self.tasks or [chosen[0]] * self.count
         for row, task, seed in zip(rows, chosen, seeds, strict=True):
@@ -367,17 +367,23 @@ class _Texts(dict[tuple[int, ...], str]):
         return _Texts, (self._space,)
 
 
-def task_options(options: dict[str, Any] | None, count: int) -> tuple[list[int | None], int | None]:
-    """Reads ``reset``'s options: ``task``, an index or one for each trial, and ``trial``, the first trial's number.
+def reset_options(options: dict[str, Any] | None, trials: Trials) -> tuple[Sequence[Task | int | None], int | None]:
+    """Reads ``reset``'s options: ``task`` (an index or one for each trial), ``new_task`` and ``trial``.
+
+    Returns:
+        The task of each trial, as :meth:`Trials.begin` takes it, and the first trial's number.
 
     Raises:
         ConfigurationError: if another option is given, one is no whole number, or tasks are not one for each trial.
     """
     given = dict(options or {})
-    tasks = _numbers("task", given.pop("task", None), count)
+    tasks = _numbers("task", given.pop("task", None), trials.count)
     (trial,) = _numbers("trial", given.pop("trial", None), 1)
+    new_task = given.pop("new_task", True)
     if given:
-        raise ConfigurationError(f"reset knows the options 'task' and 'trial', got {sorted(given)}")
+        raise ConfigurationError(f"reset knows the options 'task', 'new_task' and 'trial', got {sorted(given)}")
+    if not new_task and trials.tasks:
+        return [now if number is None else number for now, number in zip(trials.tasks, tasks, strict=True)], trial
     return tasks, trial
 
 

@@ -25,7 +25,7 @@ from rlnas.envs.design import DesignEnv
 from rlnas.episode import DesignEpisode
 from rlnas.errors import ConfigurationError, IllegalChoiceError, UnknownNameError
 from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
-from rlnas.registration import PRESETS
+from rlnas.registration import PRESETS, PROBLEMS
 from rlnas.replay import recompute
 from rlnas.reward import COMPARING, REWARDS
 from rlnas.search_space import CellSpace, ChainSpace
@@ -112,7 +112,7 @@ def test_every_ids_spec_survives_json_pickle_and_copying(env_id: str) -> None:
 
 
 def test_ids_are_registered_once_and_say_their_own_name() -> None:
-    assert {env_id for env_id in gym.registry if env_id.startswith("rlnas/")} == set(PRESETS)
+    assert {env_id for env_id in gym.registry if env_id.startswith("rlnas/")} == {*PRESETS, *PROBLEMS}
     records: list[DesignEpisode] = []
     env = gym.make("rlnas/Digits-v0", evaluator=QUICK, recorder=records.extend)
     play_at_random(env, 0)
@@ -282,10 +282,19 @@ def test_options_fix_the_task_and_the_trials_number() -> None:
     assert [record.task for record in records[1:3]] == ["digits:train/17", "digits:train/3"]
 
 
+def test_the_task_can_be_kept() -> None:
+    env = make_env()
+    first = env.reset(seed=1, options={"new_task": False})[1]["task"]  # there is none yet
+    kept = [env.reset(options={"new_task": False})[1]["task"] for _ in range(5)]
+    assert kept == [first] * 5
+    assert len({env.reset(options={"new_task": True})[1]["task"] for _ in range(5)}) > 1
+    assert env.reset(options={"new_task": False, "task": 3})[1]["task"] == "digits:train/3"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tsak": 1}, "'task' and 'trial'.*tsak"),
+        ({"tsak": 1}, "'task', 'new_task' and 'trial'.*tsak"),
         ({"task": -1}, "task.*>= 0.*-1"),
         ({"task": 10**6}, r"digits:train has tasks 0 \.\. \d+, got 1000000"),
         ({"task": "first"}, "'first'"),
