@@ -82,7 +82,7 @@ def show_means(title: str, values: Mapping[str, Floats], budgets: Sequence[int])
     heading(title, "agent", budgets)
     for name, array in values.items():
         entries = zip(array.mean((0, 1)), *statistics.mean_interval(array), strict=True)
-        row(name, [f"{mean:.3f} ({low:.3f} to {high:.3f})" for mean, low, high in entries])
+        row(name, [f"{mean:.3f}" + (f" ({low:.3f} to {high:.3f})" if low < high else "") for mean, low, high in entries])
     print()
 
 
