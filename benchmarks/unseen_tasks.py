@@ -81,8 +81,10 @@ def show_means(title: str, values: Mapping[str, Floats], budgets: Sequence[int])
     """Means over runs and tasks of (R, T, budgets)."""
     heading(title, "agent", budgets)
     for name, array in values.items():
-        entries = zip(array.mean((0, 1)), *statistics.mean_interval(array), strict=True)
-        row(name, [f"{mean:.3f}" + (f" ({low:.3f} to {high:.3f})" if low < high else "") for mean, low, high in entries])
+        cells = []
+        for mean, low, high in zip(array.mean((0, 1)), *statistics.mean_interval(array), strict=True):
+            cells.append(f"{mean:.3f}" + (f" ({low:.3f} to {high:.3f})" if low < high else ""))
+        row(name, cells)
     print()
 
 
