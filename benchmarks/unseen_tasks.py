@@ -181,7 +181,7 @@ def draw_training(folder: Path, agent: str, pictures: Path) -> None:
         values = np.array([log[f"train/{name}_accuracy"][:updates] for log in logs])
         low, high = statistics.mean_interval(values[:, None])
         curves[f"{name} design"] = {"value": values.mean(0), "low": low, "high": high}
-    picture = plots.training(logs[0]["timesteps"][:updates], curves, "accuracy on training tasks")
+    picture = plots.training(logs[0]["timesteps"][:updates].tolist(), curves, "accuracy on training tasks")
     (pictures / f"{folder.name}-training.svg").write_text(f"{picture}\n")
 
 
