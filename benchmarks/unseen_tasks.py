@@ -5,7 +5,7 @@
 For each comparison and each number of designs: normalised regret, and how surely one agent (--agent) is ahead of every
 other; with --fresh, what the chosen networks are worth trained again from other random starts, which needs a table that
 `rlnas tabulate` made (FOLDER/fresh.json keeps it, so that none is trained twice); with --pictures, regret against
-designs as FOLDER.svg.
+designs as FOLDER.svg, and the agent's training as FOLDER-training.svg.
 
 Intervals are 95 %. Those of means and of P(better on a task) resample runs within tasks, as in `rlnas bench`; those of
 differences resample runs and tasks, so that they say how far other tasks of the kind would move them too.
@@ -74,14 +74,17 @@ def report(folder: Path, agent: str, at: Sequence[int], top: int, pictures: Path
     if pictures is not None:
         picture = plots.against_evaluations(summary, "normalised_regret", "normalised regret")
         (pictures / f"{folder.name}.svg").write_text(f"{picture}\n")
+        draw_training(folder, agent, pictures)
 
 
 def show_means(title: str, values: Mapping[str, Floats], budgets: Sequence[int]) -> None:
     """Means over runs and tasks of (R, T, budgets)."""
     heading(title, "agent", budgets)
     for name, array in values.items():
-        entries = zip(array.mean((0, 1)), *statistics.mean_interval(array), strict=True)
-        row(name, [f"{mean:.3f} ({low:.3f} to {high:.3f})" for mean, low, high in entries])
+        cells = []
+        for mean, low, high in zip(array.mean((0, 1)), *statistics.mean_interval(array), strict=True):
+            cells.append(f"{mean:.3f}" + (f" ({low:.3f} to {high:.3f})" if low < high else ""))
+        row(name, cells)
     print()
 
 
@@ -162,6 +165,24 @@ def best_of(accuracies: Sequence[Sequence[float]]) -> float:
         choosing = np.delete(values, seed, axis=1).mean(1)
         scores.append(values[choosing.argmax(), seed])
     return float(np.mean(scores))
+
+
+def draw_training(folder: Path, agent: str, pictures: Path) -> None:
+    """Draw what the agent's training brought, means over its runs, if they kept it (``runs/AGENT/SEED.csv``)."""
+    logs = [
+        np.genfromtxt(file, delimiter=",", names=True, deletechars="", ndmin=1)
+        for file in sorted((folder / "runs" / agent).glob("*.csv"))
+    ]
+    if not logs:
+        return
+    updates = min(map(len, logs))
+    curves = {}
+    for name in ("first", "last", "best"):
+        values = np.array([log[f"train/{name}_accuracy"][:updates] for log in logs])
+        low, high = statistics.mean_interval(values[:, None])
+        curves[f"{name} design"] = {"value": values.mean(0), "low": low, "high": high}
+    picture = plots.training(logs[0]["timesteps"][:updates].tolist(), curves, "accuracy on training tasks")
+    (pictures / f"{folder.name}-training.svg").write_text(f"{picture}\n")
 
 
 def progress(done: int, of: int) -> None:

@@ -12,8 +12,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from rlnas.agents.agent import Agent
 from rlnas.agents.benchmark import Benchmark
 from rlnas.agents.benchmark_files import write_files
+from rlnas.agents.problem import SearchProblem
+from rlnas.agents.registry import AGENTS
 from rlnas.agents.search_run import SearchRun
 from rlnas.comparison import read_comparison
 from rlnas.datasets import source_from_spec
@@ -25,6 +28,14 @@ from .hidden import SPACE, HiddenEvaluator, HiddenSource
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 TASKS, DESIGNS, SEEDS = 2, 10, (0, 4)
+
+
+def trained(problem: SearchProblem, seed: int) -> Agent:
+    """Random search, as though it had been trained with a log."""
+    agent = AGENTS["random"](problem, seed)
+    names = ("timesteps", "train/first_accuracy", "train/last_accuracy", "train/best_accuracy")
+    agent.log = [dict(zip(names, (100.0 * n, 0.1, 0.2 + seed / 10, 0.5), strict=True)) for n in (1, 2, 3)]  # type: ignore[attr-defined]
+    return agent
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +58,8 @@ def of_rounds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     """A comparison of three rounds, and what it found."""
     folder = tmp_path_factory.mktemp("rounds")
     tasks, options = (HiddenSource(test=4), "test"), {"space": SPACE}
-    benchmark = Benchmark(
-        "rlnas/Trial-v0", tasks, {"evolution": "evolution"}, SEEDS, 5, HiddenEvaluator(), 12, env_options=options
-    )
+    agents = {"evolution": "evolution", "trained": trained}
+    benchmark = Benchmark("rlnas/Trial-v0", tasks, agents, SEEDS, 5, HiddenEvaluator(), 12, env_options=options)
     results = benchmark.run(folder)
     write_files(benchmark, folder, results, ["rlnas", "bench"])
     return folder, results
@@ -170,6 +180,20 @@ def test_the_best_of_several_is_scored_by_the_seed_that_did_not_choose() -> None
     accuracies = [[0.9, 0.1, 0.5], [0.6, 0.8, 0.2]]
     # Without seed 0 the second is best (.5 against .3), without seed 1 the first, without seed 2 the second.
     assert script("unseen_tasks").best_of(accuracies) == pytest.approx((0.6 + 0.1 + 0.2) / 3)
+
+
+def test_a_runs_log_of_its_training_is_kept_and_drawn(of_rounds: tuple[Path, Results], tmp_path: Path) -> None:
+    folder, _ = of_rounds
+    first, *rows = (folder / "runs" / "trained" / "4.csv").read_text().splitlines()
+    assert first == "timesteps,train/first_accuracy,train/last_accuracy,train/best_accuracy"
+    assert rows == ["100,0.1,0.6,0.5", "200,0.1,0.6,0.5", "300,0.1,0.6,0.5"]
+    assert not list((folder / "runs" / "evolution").glob("*.csv"))
+    module = script("unseen_tasks")
+    module.draw_training(folder, "evolution", tmp_path)
+    assert not list(tmp_path.iterdir())
+    module.draw_training(folder, "trained", tmp_path)
+    picture = (tmp_path / f"{folder.name}-training.svg").read_text()
+    assert all(name in picture for name in ("first design", "last design", "best design", "environment steps"))
 
 
 def test_the_table_of_memory(on_a_table: Path, capsys: pytest.CaptureFixture[str]) -> None:
