@@ -37,3 +37,37 @@ class Agent(Protocol):
             Actions of shape (N,) and the new state.
         """
         ...
+
+
+class Session:
+    """An agent with its memory: for those who don't want to carry states from call to call.
+
+    Args:
+        agent: any.
+        deterministic: take the likeliest actions.
+    """
+
+    def __init__(self, agent: Agent, deterministic: bool = False) -> None:
+        self._agent = agent
+        self._deterministic = deterministic
+        self._state: State = None
+        self._begun = False
+
+    def act(
+        self, observation: NDArray[np.float32], episode_start: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.int64]:
+        """The next action, or one for each environment.
+
+        Args:
+            observation: of shape (D,) or (N, D).
+            episode_start: of shape (N,); True where a trial begins. The first call after :meth:`reset` begins all.
+        """
+        if episode_start is None or not self._begun:
+            episode_start = np.full(len(np.atleast_2d(observation)), not self._begun)
+        action, self._state = self._agent.predict(observation, self._state, episode_start, self._deterministic)
+        self._begun = True
+        return action
+
+    def reset(self) -> None:
+        """Forget everything: a new trial begins."""
+        self._state, self._begun = None, False

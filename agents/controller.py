@@ -1,4 +1,4 @@
-"""The controller: a masked actor-critic with an LSTM whose state lives through a trial."""
+"""The controller: a masked, recurrent actor-critic whose memory lives through a trial."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rlnas.checkpoint import load_checkpoint, one_line, save_checkpoint
-from rlnas.errors import CheckpointError, ConfigurationError, at_least
+from rlnas.errors import CheckpointError, ConfigurationError, at_least, one_of
 
-from .agent import State
+from .agent import Session, State
 
-Memory: TypeAlias = tuple[Tensor, Tensor]
-"""LSTM state: hidden and cell, each of shape (1, B, hidden)."""
+Memory: TypeAlias = tuple[Tensor, ...]
+"""What is remembered: hidden states (and cells, of an LSTM), each of shape (1, B, hidden)."""
+
+CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 ILLEGAL = -1e9
 """Logit of an illegal action: exp underflows to exactly 0, and unlike -inf it leaves gradients finite."""
@@ -29,28 +31,42 @@ class ControllerConfig:
 
     Args:
         observation_size: entries of an observation.
-        num_actions: size of the action space.
-        legal: where the action mask lies in an observation, as (start, stop).
-        hidden_size: units of the LSTM.
+        actions: number of choices of each action taken in a step; one number where actions are ``Discrete``.
+        legal: where the action mask lies in an observation, as (start, stop); None if every action is always legal.
+        hidden_size: units of the memory.
+        cell: ``"lstm"`` or ``"gru"``.
+        separate_value: whether values have a memory of their own instead of the policy's.
 
     Raises:
         ConfigurationError: if a size is not positive or the mask does not lie in the observation.
     """
 
     observation_size: int
-    num_actions: int
-    legal: tuple[int, int]
+    actions: tuple[int, ...]
+    legal: tuple[int, int] | None = None
     hidden_size: int = 128
+    cell: str = "lstm"
+    separate_value: bool = False
 
     def __post_init__(self) -> None:
-        for field in ("observation_size", "num_actions", "hidden_size"):
+        for field in ("observation_size", "hidden_size"):
             at_least(field, getattr(self, field), 1)
-        start, stop = self.legal
-        if not (at_least("legal", start, 0) + self.num_actions == at_least("legal", stop, 0) <= self.observation_size):
-            raise ConfigurationError(
-                f"legal must span {self.num_actions} of {self.observation_size} entries, got {start} to {stop}"
-            )
-        object.__setattr__(self, "legal", (start, stop))
+        object.__setattr__(self, "actions", tuple(at_least("actions", count, 1) for count in self.actions))
+        one_of("cell", self.cell, CELLS)
+        if not isinstance(self.separate_value, bool):
+            raise ConfigurationError(f"separate_value must be True or False, got {self.separate_value!r}")
+        if self.legal is not None:
+            start, stop = (at_least("legal", end, 0) for end in self.legal)
+            if not start + self.num_choices == stop <= self.observation_size:
+                raise ConfigurationError(
+                    f"legal must span {self.num_choices} of {self.observation_size} entries, got {start} to {stop}"
+                )
+            object.__setattr__(self, "legal", (start, stop))
+
+    @property
+    def num_choices(self) -> int:
+        """Logits of the policy."""
+        return sum(self.actions)
 
 
 @dataclass(frozen=True)
@@ -70,25 +86,29 @@ def gumbel_argmax(logits: Tensor, generator: torch.Generator | None) -> Tensor:
     return logits.argmax(-1)
 
 
-class LSTMController(nn.Module):
-    """Policy and value head on one LSTM (RL²: Duan et al. 2016, https://arxiv.org/abs/1611.02779).
+class Controller(nn.Module):
+    """Policy and value head on a recurrent memory (RL²: Duan et al. 2016, https://arxiv.org/abs/1611.02779).
 
-    ``T`` time steps, ``B`` trials, ``D`` observation entries, ``A`` actions.
+    ``T`` time steps, ``B`` trials, ``D`` observation entries, ``A`` logits. Actions are of shape (B,), or (B, K) where
+    ``K`` are taken in a step (``MultiDiscrete``).
     """
 
     def __init__(self, config: ControllerConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
         self.about: dict[str, Any] = {}
+        make = CELLS[config.cell]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.lstm = nn.LSTM(config.observation_size, config.hidden_size)
+            self.memory = make(config.observation_size, config.hidden_size)
             # The heads see the observation too: what it says outright need not pass through the memory.
-            self.policy = nn.Linear(config.hidden_size + config.observation_size, config.num_actions)
-            self.value = nn.Linear(config.hidden_size + config.observation_size, 1)
+            features = config.hidden_size + config.observation_size
+            self.policy = nn.Linear(features, config.num_choices)
+            self.value = nn.Linear(features, 1)
             # A near-uniform first policy: nothing is preferred before anything is known.
             nn.init.orthogonal_(self.policy.weight, 0.01)
             nn.init.zeros_(self.policy.bias)
+            self.value_memory = make(config.observation_size, config.hidden_size) if config.separate_value else None
         self._generator = torch.Generator().manual_seed(seed)
 
     @property
@@ -96,37 +116,71 @@ class LSTMController(nn.Module):
         return self.policy.weight.device
 
     def seed(self, seed: int) -> None:
-        """Seed the generator that samples actions."""
+        """Seed the generator with which :meth:`predict` samples actions."""
         self._generator.manual_seed(seed)
+
+    def session(self, deterministic: bool = False) -> Session:
+        """The controller with its memory kept for you; see :class:`~rlnas.agents.agent.Session`."""
+        return Session(self, deterministic)
 
     def blank(self, trials: int) -> Memory:
         """The memory with which a trial begins."""
-        zeros = torch.zeros(1, trials, self.config.hidden_size, device=self.device)
-        return zeros, zeros.clone()
+        parts = (2 if self.config.cell == "lstm" else 1) * (2 if self.config.separate_value else 1)
+        return tuple(torch.zeros(1, trials, self.config.hidden_size, device=self.device) for _ in range(parts))
 
     def forward(self, observation: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         """Masked logits (T, B, A), values (T, B) and the memory after; observations are (T, B, D)."""
-        hidden, memory = self.lstm(observation, memory)
-        features = torch.cat([hidden, observation], dim=-1)
-        legal = observation[..., slice(*self.config.legal)] > 0.5
-        logits = self.policy(features).masked_fill(~legal, ILLEGAL)
-        return logits, self.value(features).squeeze(-1), memory
+        if self.value_memory is None:
+            hidden, memory = _remember(self.memory, observation, memory)
+            features = judged = torch.cat([hidden, observation], dim=-1)
+        else:
+            half = len(memory) // 2
+            hidden, mine = _remember(self.memory, observation, memory[:half])
+            its_hidden, its = _remember(self.value_memory, observation, memory[half:])
+            features, judged = (torch.cat([h, observation], dim=-1) for h in (hidden, its_hidden))
+            memory = (*mine, *its)
+        logits = self.policy(features)
+        if self.config.legal is not None:
+            legal = observation[..., slice(*self.config.legal)] > 0.5
+            logits = logits.masked_fill(~legal, ILLEGAL)
+        return logits, self.value(judged).squeeze(-1), memory
 
     def act(
-        self, observation: Tensor, memory: Memory, deterministic: bool = False
+        self,
+        observation: Tensor,
+        memory: Memory,
+        generator: torch.Generator | None,
+        legal: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Memory]:
-        """One step for every trial: actions, their log-probabilities and values, all (B,), and the memory after."""
+        """One step for every trial.
+
+        Args:
+            observation: (B, D).
+            memory: from before.
+            generator: samples the actions; without one the likeliest are taken.
+            legal: (B, A) bool, further to what observations say.
+
+        Returns:
+            Actions, their log-probabilities (B,), values (B,) and the memory after.
+        """
         logits, value, memory = self.forward(observation[None], memory)
-        action = gumbel_argmax(logits[0].cpu(), None if deterministic else self._generator).to(self.device)
-        log_prob = logits[0].log_softmax(-1).gather(-1, action[:, None]).squeeze(-1)
-        return action, log_prob, value[0], memory
+        logits = logits[0] if legal is None else logits[0].masked_fill(~legal, ILLEGAL)
+        parts = torch.split(logits, list(self.config.actions), dim=-1)
+        chosen = [gumbel_argmax(part.cpu(), generator).to(self.device) for part in parts]
+        taken = [part.log_softmax(-1).gather(-1, choice[:, None]) for part, choice in zip(parts, chosen, strict=True)]
+        action = chosen[0] if len(chosen) == 1 else torch.stack(chosen, dim=-1)
+        return action, torch.cat(taken, dim=-1).sum(-1), value[0], memory
 
     def judge(self, observation: Tensor, action: Tensor) -> Judgement:
-        """Whole trials at once, from blank memory: observations (T, B, D), actions (T, B)."""
+        """Whole trials at once, from blank memory: observations (T, B, D), actions (T, B) or (T, B, K)."""
         logits, value, _ = self.forward(observation, self.blank(observation.shape[1]))
-        log_probs = logits.log_softmax(-1)
-        entropy = -(log_probs.exp() * log_probs).sum(-1)
-        return Judgement(log_probs.gather(-1, action[..., None]).squeeze(-1), entropy, value)
+        choices = action if len(self.config.actions) > 1 else action[..., None]
+        log_prob, entropy = torch.zeros_like(value), torch.zeros_like(value)
+        for k, part in enumerate(torch.split(logits.float(), list(self.config.actions), dim=-1)):
+            log_probs = part.log_softmax(-1)
+            log_prob = log_prob + log_probs.gather(-1, choices[..., k, None]).squeeze(-1)
+            entropy = entropy - (log_probs.exp() * log_probs).sum(-1)
+        return Judgement(log_prob, entropy, value.float())
 
     @torch.no_grad()
     def predict(
@@ -135,45 +189,72 @@ class LSTMController(nn.Module):
         state: State = None,
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
+        action_masks: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.int64], State]:
-        """See :meth:`rlnas.agents.agent.Agent.predict`; the state is (hidden, cell), each of shape (1, N, hidden).
+        """See :meth:`rlnas.agents.agent.Agent.predict`; each part of the state is of shape (1, N, hidden).
 
         A single observation of shape (D,) is answered with a single action.
+
+        Args:
+            action_masks: of shape (N, A), as sb3-contrib's: True where an action is legal. What observations say of
+                that holds anyway.
         """
         batch = torch.as_tensor(np.atleast_2d(observation), dtype=torch.float32, device=self.device)
-        if state is None:
-            memory = self.blank(len(batch))
-        else:
-            hidden, cell = (torch.as_tensor(s, device=self.device) for s in state)
-            memory = (hidden, cell)
+        memory = (
+            self.blank(len(batch)) if state is None else tuple(torch.as_tensor(s, device=self.device) for s in state)
+        )
         if episode_start is not None:
-            keep = torch.as_tensor(~np.atleast_1d(episode_start), device=self.device)[None, :, None]
-            memory = (memory[0] * keep, memory[1] * keep)
-        action, _, _, memory = self.act(batch, memory, deterministic)
+            keep = torch.as_tensor(~np.atleast_1d(episode_start).astype(np.bool_), device=self.device)[None, :, None]
+            memory = tuple(part * keep for part in memory)
+        legal = None
+        if action_masks is not None:
+            legal = torch.as_tensor(np.asarray(action_masks, dtype=np.bool_), device=self.device).reshape(
+                len(batch), -1
+            )
+        action, _, _, memory = self.act(batch, memory, None if deterministic else self._generator, legal)
         chosen = action.cpu().numpy()
         return chosen if observation.ndim == 2 else chosen[0], tuple(part.cpu().numpy() for part in memory)
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the controller, and what it is :attr:`about`, as JSON and safetensors with a SHA-256 manifest.
 
         Args:
-            folder: made if it is missing; a controller already there is replaced.
+            path: a folder, made if it is missing, or a file ``.zip``; a controller already there is replaced.
         """
-        tensors = {name: tensor.detach().cpu() for name, tensor in self.state_dict().items()}
-        save_checkpoint(folder, {"controller": asdict(self.config), "about": self.about}, tensors)
+        save_checkpoint(path, self.data(), self.tensors())
+
+    def data(self) -> dict[str, Any]:
+        """What a checkpoint says of the controller beside its tensors, as JSON."""
+        return {"controller": asdict(self.config), "about": self.about}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds of the controller."""
+        return {f"controller.{name}": tensor.detach().cpu() for name, tensor in self.state_dict().items()}
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> LSTMController:
-        """Read what :meth:`save` wrote; ``about`` is then what was kept with it.
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Controller:
+        """Read what :meth:`save`, or :meth:`rlnas.agents.rl2.RL2.save`, wrote; ``about`` is what was kept with it.
 
         Raises:
             CheckpointError: if files are missing, damaged or of another kind.
         """
-        data, tensors = load_checkpoint(folder)
+        return cls.restored(path, *load_checkpoint(path)).to(device)
+
+    @classmethod
+    def restored(cls, path: str | Path, data: dict[str, Any], tensors: dict[str, Tensor]) -> Controller:
+        """The controller that a checkpoint, read from ``path``, holds."""
+        prefix = "controller."
         try:
             controller = cls(ControllerConfig(**data["controller"]))
-            controller.load_state_dict(tensors)
+            mine = {k.removeprefix(prefix): tensor for k, tensor in tensors.items() if k.startswith(prefix)}
+            controller.load_state_dict(mine)
             controller.about = dict(data["about"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{folder}: not a controller of this version: {one_line(error)}") from None
-        return controller.to(device)
+            raise CheckpointError(f"{path}: not a controller of this version: {one_line(error)}") from None
+        return controller
+
+
+def _remember(cell: nn.Module, observation: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+    """A cell's outputs (T, B, hidden) and its memory after."""
+    hidden, after = cell(observation, memory if len(memory) > 1 else memory[0])
+    return hidden, after if isinstance(after, tuple) else (after,)

@@ -15,7 +15,7 @@ from rlnas.episode import canonical_json
 from rlnas.errors import CheckpointError
 from rlnas.evaluator import Evaluation, Evaluator, Proposal
 
-from .controller import LSTMController
+from .controller import Controller
 from .problem import MakeAgent, SearchProblem
 from .rl2 import RL2
 from .searcher_agent import MemoryWiped
@@ -23,12 +23,12 @@ from .searcher_agent import MemoryWiped
 ROLLOUT_STEPS = 2_400
 """About how many steps an update learns from; long trials are played fewer at a time, 8 at least and 64 at most."""
 
-_trained: dict[str, LSTMController] = {}
+_trained: dict[str, Controller] = {}
 """What was trained in this process, by everything that decides the outcome: ``rl2-wiped`` is ``rl2`` of its seed."""
 
 
-def rl2(problem: SearchProblem, seed: int) -> LSTMController:
-    """RL² with its default settings (:class:`~rlnas.agents.rl2.RL2Config`), trained on the problem's training tasks."""
+def rl2(problem: SearchProblem, seed: int) -> Controller:
+    """RL² with its default settings, trained on the problem's training tasks."""
     env = problem.training_env(trials_at_a_time(problem))
     learner = RL2(env, seed=seed, device=problem.device)
     settings = env.settings.spec()  # type: ignore[attr-defined]
@@ -47,7 +47,7 @@ def trials_at_a_time(problem: SearchProblem) -> int:
     return min(64, max(8, round(ROLLOUT_STEPS / (problem.designs * len(problem.space.decisions)))))
 
 
-def rl2_shuffled(problem: SearchProblem, seed: int) -> LSTMController:
+def rl2_shuffled(problem: SearchProblem, seed: int) -> Controller:
     """RL² trained where rewards say nothing about designs (:class:`ShuffledEvaluator`).
 
     It can learn that trying again what was good is good, but nothing of the space or of the tasks.
@@ -65,13 +65,13 @@ def wiped(make: MakeAgent) -> MakeAgent:
 
 
 def controller_agent(folder: str | Path) -> MakeAgent:
-    """A controller that was trained before, as :meth:`~.controller.LSTMController.save` wrote it.
+    """A controller that was trained before, as :meth:`~.controller.Controller.save` wrote it.
 
     Making the agent raises :class:`~rlnas.errors.CheckpointError` if it is damaged or was trained for another space.
     """
 
-    def make(problem: SearchProblem, seed: int) -> LSTMController:
-        controller = LSTMController.load(folder, problem.device)
+    def make(problem: SearchProblem, seed: int) -> Controller:
+        controller = Controller.load(folder, problem.device)
         theirs, ours = (canonical_json(space) for space in (controller.about.get("space"), problem.space.spec()))
         if theirs != ours:
             raise CheckpointError(f"{folder}: was trained for the space {theirs}, not for {ours}")

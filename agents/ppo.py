@@ -4,6 +4,25 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+
+def discounted_sum(terms: Tensor, discount: Tensor) -> Tensor:
+    """What each step's term and all later ones come to: ``y[t] = terms[t] + discount[t] * y[t + 1]``.
+
+    Sums over twice as many steps at a time, so that T of them take log2(T) passes instead of T.
+
+    Args:
+        terms: (T, B).
+        discount: of what comes after each step, (T, B).
+    """
+    reach = 1
+    while reach < len(terms):
+        later = F.pad(terms[reach:], (0, 0, 0, reach))
+        terms = terms + discount * later
+        discount = discount * F.pad(discount[reach:], (0, 0, 0, reach))
+        reach *= 2
+    return terms
 
 
 def generalised_advantage(value: Tensor, reward: Tensor, discount: Tensor, lam: float) -> tuple[Tensor, Tensor]:
@@ -20,14 +39,8 @@ def generalised_advantage(value: Tensor, reward: Tensor, discount: Tensor, lam: 
     Returns:
         Advantages and value targets, (T, B) each.
     """
-    advantage = torch.zeros_like(value)
-    running = torch.zeros_like(value[0])
-    following = torch.zeros_like(value[0])
-    for t in range(len(value) - 1, -1, -1):
-        error = reward[t] + discount[t] * following - value[t]
-        running = error + discount[t] * lam * running
-        advantage[t] = running
-        following = value[t]
+    following = F.pad(value[1:], (0, 0, 0, 1))
+    advantage = discounted_sum(reward + discount * following - value, discount * lam)
     return advantage, advantage + value
 
 

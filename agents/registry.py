@@ -18,6 +18,7 @@ from rlnas.errors import CheckpointError, ConfigurationError, one_of
 from rlnas.search_space import SearchSpace
 
 from .bayesian import TPE, GaussianProcess, gaussian_process_for, tpe_for
+from .controls import rl2_hidden
 from .evolution import GeneticAlgorithm, RegularizedEvolution, evolution_for, genetic_for
 from .learned import LEARNED_AGENTS, controller_agent, wiped
 from .portfolio import best_on_average, nearest_portfolio, portfolio, warm_evolution, warm_tpe
@@ -68,6 +69,7 @@ PREPARED: dict[str, MakeAgent] = {
     "evolution-warm": warm_evolution,
     "tpe-warm": warm_tpe,
     **LEARNED_AGENTS,
+    "rl2-hidden": rl2_hidden,
     **SB3_AGENTS,
 }
 """Agents that prepare themselves on training tasks."""

@@ -1,213 +1,183 @@
-"""RL²: an LSTM policy meta-trained by PPO over whole trials, so that searching is what its memory does.
+"""RL²: a recurrent policy meta-trained by PPO over whole trials, so that searching is what its memory does.
 
 Duan et al. 2016 (https://arxiv.org/abs/1611.02779), Wang et al. 2016 (https://arxiv.org/abs/1611.05763).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, ProgressBarCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.utils import configure_logger
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from torch.nn import functional as F
 
 from rlnas.checkpoint import load_checkpoint, one_line, save_checkpoint
+from rlnas.device import choose_device
 from rlnas.errors import CheckpointError, ConfigurationError, at_least
 
-from .agent import State
-from .controller import ControllerConfig, LSTMController
-from .ppo import clipped_surrogate, explained_variance, generalised_advantage
-from .rollout import Interrupted, Rollout, collect
-
-Callback: TypeAlias = Callable[["RL2", dict[str, float]], bool | None]
-"""Called after every update with the learner and its statistics; returning False stops learning."""
-
-
-@dataclass(frozen=True)
-class RL2Config:
-    """How RL² learns.
-
-    Args:
-        hidden_size: units of the LSTM.
-        learning_rate: of Adam; falls linearly to a tenth over the training.
-        epochs: passes over each rollout.
-        minibatches: parts a rollout is divided into, by trial, if it has so many: a trial is never cut.
-        clip: PPO's clipping range.
-        gae_lambda: lambda of generalised advantage estimation.
-        design_discount: discount from one design of a trial to the next; within a design nothing is discounted.
-        entropy: weight of the policy's entropy; falls linearly to 0 over the training.
-        value: weight of the value loss.
-        max_grad_norm: gradients are clipped to this norm.
-    """
-
-    hidden_size: int = 128
-    learning_rate: float = 1e-3
-    epochs: int = 6
-    minibatches: int = 4
-    clip: float = 0.2
-    gae_lambda: float = 0.95
-    design_discount: float = 0.9
-    entropy: float = 0.08
-    value: float = 0.5
-    max_grad_norm: float = 0.5
-
-    def __post_init__(self) -> None:
-        for field in ("hidden_size", "epochs", "minibatches"):
-            at_least(field, getattr(self, field), 1)
-        for field in ("learning_rate", "clip", "max_grad_norm"):
-            value = getattr(self, field)
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigurationError(f"{field} must be a positive number, got {value!r}")
-        for field in ("entropy", "value"):
-            value = getattr(self, field)
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigurationError(f"{field} must be a number >= 0, got {value!r}")
-        for field in ("gae_lambda", "design_discount"):
-            if not 0 <= getattr(self, field) <= 1:
-                raise ConfigurationError(f"{field} must be in [0, 1], got {getattr(self, field)!r}")
+from .agent import Session, State
+from .controller import Controller
+from .environments import as_vector_env, controller_config
+from .ppo import clipped_surrogate, discounted_sum, explained_variance, generalised_advantage
+from .rl2_config import RL2Config, config_of
+from .rollout import Interrupted, Rollout, collect, how_it_went
+from .sb3 import as_vec_env
 
 
 class RL2:
-    """Trains an :class:`~rlnas.agents.controller.LSTMController`; is an agent itself.
+    """Trains a :class:`~rlnas.agents.controller.Controller`, in stable-baselines3's manner; is an agent itself.
 
-    Everything random in update ``u`` follows from ``seed`` and ``u``, so weights, optimiser state and the number of
-    updates are all that a resumed training needs to go on as if it had never stopped.
+    An update learns from one whole trial (a Gymnasium episode) of every environment, so that many environments at a
+    time are what it needs; a trial is never cut. Everything random in update ``u`` follows from ``seed`` and ``u``:
+    a saved learner goes on as if it had never stopped.
 
     Args:
-        env: native vector environment of design trials; one trial of each makes a rollout.
-        config: how it learns.
+        env: a vector environment that resets an ended environment in the same step, a single one, or an id of either.
+            Its observations are flat boxes, its actions ``Discrete`` or ``MultiDiscrete``. Where it has a ``layout``
+            with a slice ``"legal"``, that part of observations is the action mask. ``info["design_ended"]``, if there
+            is one, says that an inner episode of a trial ended.
         seed: of weights, tasks, actions and minibatches.
-        device: of the controller.
+        device: of the controller, ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        num_envs: how many environments to make of an id.
+        env_options: arguments of the environments that are made of an id.
+        tensorboard_log: folder for TensorBoard.
+        verbose: 1 prints statistics.
+        settings: fields of :class:`~rlnas.agents.rl2_config.RL2Config`.
+
+    Raises:
+        ConfigurationError: if the environment or a setting is not of this kind.
     """
 
     def __init__(
-        self, env: VectorEnv, config: RL2Config | None = None, seed: int = 0, device: str | torch.device = "cpu"
+        self,
+        env: str | gym.Env[Any, Any] | VectorEnv,
+        *,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        num_envs: int = 64,
+        env_options: Mapping[str, Any] | None = None,
+        tensorboard_log: str | Path | None = None,
+        verbose: int = 0,
+        **settings: Any,
     ) -> None:
-        self.env = env
-        self.config = config or RL2Config()
-        self.seed = at_least("seed", seed, 0)
-        if not hasattr(env, "layout") or not hasattr(env, "single_action_space"):
-            raise ConfigurationError(f"RL2 needs a native vector environment, from gymnasium.make_vec(ID), got {env}")
-        layout, num_actions = env.layout, int(env.single_action_space.n)  # type: ignore[attr-defined]
-        legal = layout["legal"].start, layout["legal"].stop
-        shape = ControllerConfig(layout.size, num_actions, legal, self.config.hidden_size)
-        self.controller = LSTMController(shape, seed).to(device)
-        space = env.search_space.spec()  # type: ignore[attr-defined]
-        self.controller.about = {"env": env.spec.id if env.spec else None, "space": space}
-        self.optimizer = torch.optim.Adam(self.controller.parameters(), lr=self.config.learning_rate, eps=1e-5)
+        config = config_of(settings)
+        env = as_vector_env(env, num_envs, env_options or {})
+        controller = Controller(controller_config(env, config), at_least("seed", seed, 0)).to(_device(device))
+        self._begin(controller, config, seed, tensorboard_log, verbose)
+        self.set_env(env)
+
+    def _begin(
+        self, controller: Controller, config: RL2Config, seed: int, tensorboard_log: str | Path | None, verbose: int
+    ) -> None:
+        self.env: VectorEnv | None = None
+        self.controller, self.config, self.seed = controller, config, seed
+        self.tensorboard_log, self.verbose = tensorboard_log, verbose
+        self.optimizer = torch.optim.Adam(controller.parameters(), lr=config.learning_rate, eps=1e-5)
         self.updates = 0
-        self.timesteps = 0
+        self.num_timesteps = 0
+        self.return_variance = 0.0
+        self.statistics: dict[str, float] = {}
+        """Of the last update."""
+        self._learned_timesteps = 0
+        self._logger: Logger | None = None
 
     def learn(
-        self, total_timesteps: int, callback: Callback | None = None, stop: Callable[[], bool] = lambda: False
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "RL2",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
     ) -> RL2:
-        """Train until ``total_timesteps`` environment steps have been taken, counting those before a resume.
+        """Train for ``total_timesteps`` environment steps, rounded up to whole rollouts.
+
+        As stable-baselines3's ``learn``: with ``reset_num_timesteps=False`` they are further ones, and schedules end
+        with the last of all. So ``RL2.load(path, env).learn(total - n, reset_num_timesteps=False)`` after ``n`` of them
+        gives what ``learn(total)`` would have given.
 
         Args:
-            total_timesteps: steps of all environments together; rounded up to whole rollouts.
-            callback: called after every update.
-            stop: asked before every environment step; once it returns True the rollout at hand is given up and the
+            total_timesteps: steps of all environments together.
+            callback: of stable-baselines3's kind. Once one returns False the rollout at hand is given up, and the
                 learner is as after its last update.
-        """
-        at_least("total_timesteps", total_timesteps, 1)
-        while self.timesteps < total_timesteps:
-            progress = self.timesteps / total_timesteps
-            first_trial = self.updates * self.env.num_envs
-            try:
-                rollout = collect(self.controller, self.env, self._rollout_seed(), first_trial, stop)
-            except Interrupted:
-                break
-            statistics = self._update(rollout, progress)
-            self.updates += 1
-            self.timesteps += int(rollout.playing.sum())
-            statistics = {"timesteps": float(self.timesteps), "updates": float(self.updates), **statistics}
-            if callback is not None and callback(self, statistics) is False:
-                break
-        return self
-
-    def predict(
-        self,
-        observation: NDArray[np.float32],
-        state: State = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray[np.int64], State]:
-        """See :meth:`rlnas.agents.agent.Agent.predict`."""
-        return self.controller.predict(observation, state, episode_start, deterministic)
-
-    def save(self, folder: str | Path) -> None:
-        """Write everything that :meth:`restore` needs, as JSON and safetensors with a SHA-256 manifest."""
-        tensors = {f"controller.{k}": v.detach().cpu() for k, v in self.controller.state_dict().items()}
-        for index, entries in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": v.detach().cpu() for k, v in entries.items()}
-        data = {
-            "learner": asdict(self.config),
-            "seed": self.seed,
-            "num_envs": self.env.num_envs,
-            "updates": self.updates,
-            "timesteps": self.timesteps,
-        }
-        save_checkpoint(folder, data, tensors)
-
-    def restore(self, folder: str | Path) -> RL2:
-        """Go on from what :meth:`save` wrote.
+            log_interval: updates between entries of the log.
+            tb_log_name: name of the run in TensorBoard.
+            reset_num_timesteps: begin to count at 0.
+            progress_bar: show one.
 
         Raises:
-            CheckpointError: if it is damaged, or was made with other settings, which would not be the same training.
+            ConfigurationError: if there is no environment.
         """
-        data, tensors = load_checkpoint(folder)
-        mine = {"learner": asdict(self.config), "seed": self.seed, "num_envs": self.env.num_envs}
-        for field, value in mine.items():
-            if data.get(field) != value:
-                raise CheckpointError(f"{folder}: was trained with {field} = {data.get(field)}, not {value}")
-        try:
-            updates, timesteps = (at_least(count, data[count], 0) for count in ("updates", "timesteps"))
-            state = self._optimizer_state(tensors) if updates else {}
-            self.controller.load_state_dict(
-                {k.removeprefix("controller."): v for k, v in tensors.items() if k.startswith("controller.")}
-            )
-            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-            self.updates, self.timesteps = updates, timesteps
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{folder}: does not fit this controller and space: {one_line(error)}") from None
+        at_least("total_timesteps", total_timesteps, 1)
+        env = self.env
+        if env is None:
+            raise ConfigurationError("a loaded learner needs an environment to learn in: call set_env() first")
+        if reset_num_timesteps:
+            self._learned_timesteps = 0
+        self.num_timesteps = begun_with = self._learned_timesteps
+        total_timesteps += begun_with
+        if self._logger is None:
+            folder = None if self.tensorboard_log is None else str(self.tensorboard_log)
+            self._logger = configure_logger(self.verbose, folder, tb_log_name, reset_num_timesteps)
+        callback = _as_callback(callback, progress_bar)
+        callback.init_callback(self)  # type: ignore[arg-type]  # it asks for nothing of BaseAlgorithm that is not here
+        callback.on_training_start(locals(), globals())
+        started = time.monotonic()
+
+        def on_step(step: dict[str, Any]) -> bool:
+            self.num_timesteps += step["n_playing"]
+            callback.update_locals(step)
+            return callback.on_step()
+
+        while self._learned_timesteps < total_timesteps:
+            callback.on_rollout_start()
+            try:
+                rollout = collect(self.controller, env, self._update_seed(), self.updates * env.num_envs, on_step)
+            except Interrupted:
+                self.num_timesteps = self._learned_timesteps
+                break
+            callback.on_rollout_end()
+            self.statistics = self._update(rollout, progress=self._learned_timesteps / total_timesteps)
+            self.updates += 1
+            self._learned_timesteps = self.num_timesteps
+            if self.updates % log_interval == 0:
+                self._log((self.num_timesteps - begun_with) / (time.monotonic() - started))
+        callback.on_training_end()
         return self
 
-    def _optimizer_state(self, tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-        """Adam's moments of every parameter; without them it would start anew and say nothing."""
-        state: dict[int, dict[str, Tensor]] = {}
-        for index, parameter in enumerate(self.controller.parameters()):
-            shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
-            state[index] = {entry: tensors[f"optimizer.{index}.{entry}"] for entry in shapes}
-            if any(state[index][entry].shape != shape for entry, shape in shapes.items()):
-                raise ValueError(f"the optimizer's state of parameter {index} has another shape")
-        return state
-
-    def _rollout_seed(self) -> int:
-        return int(np.random.SeedSequence([self.seed, self.updates]).generate_state(1)[0]) >> 1
-
     def _update(self, rollout: Rollout, progress: float) -> dict[str, float]:
+        """PPO on whole trials: ``minibatches`` of them at a time, ``epochs`` times over."""
         config = self.config
-        discount = torch.where(rollout.design_ended, config.design_discount, 1.0)
-        advantage, target = generalised_advantage(rollout.value, rollout.reward, discount, config.gae_lambda)
+        discount = config.discount * torch.where(rollout.design_ended, config.design_discount, 1.0)
+        reward = rollout.reward / self._return_deviation(rollout, discount)
+        advantage, target = generalised_advantage(rollout.value, reward, discount, config.gae_lambda)
         earned = advantage[rollout.playing]
         advantage = (advantage - earned.mean()) / (earned.std(correction=0) + 1e-8)
+        learning_rate = config.learning_rate + progress * (config.final_learning_rate - config.learning_rate)
+        entropy_weight = config.entropy + progress * (config.final_entropy - config.entropy)
         for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * (1 - 0.9 * progress)
-        entropy_weight = config.entropy * (1 - progress)
-        generator = torch.Generator().manual_seed(self._rollout_seed())
+            group["lr"] = learning_rate
+        generator = torch.Generator().manual_seed(self._update_seed())
         losses: list[tuple[float, ...]] = []
         for _ in range(config.epochs):
             order = torch.randperm(rollout.action.shape[1], generator=generator)
             for trials in order.tensor_split(min(config.minibatches, len(order))):
                 playing = rollout.playing[:, trials]
-                judged = self.controller.judge(rollout.observation[:, trials], rollout.action[:, trials])
+                with torch.autocast(self.controller.device.type, torch.bfloat16, enabled=config.autocast):
+                    judged = self.controller.judge(rollout.observation[:, trials], rollout.action[:, trials])
                 ratio = (judged.log_prob - rollout.log_prob[:, trials])[playing].exp()
                 policy_loss = clipped_surrogate(ratio, advantage[:, trials][playing], config.clip)
                 value_loss = F.mse_loss(judged.value[playing], target[:, trials][playing])
@@ -221,26 +191,154 @@ class RL2:
                 losses.append(tuple(x.item() for x in (policy_loss, value_loss, entropy, norm, deviation)))
         policy, value, entropies, norms, deviations = zip(*losses, strict=True)
         return {
-            **_progress(rollout),
+            **how_it_went(rollout),
             "policy_loss": float(np.mean(policy)),
             "value_loss": float(np.mean(value)),
             "entropy": float(np.mean(entropies)),
             "gradient_norm": float(np.mean(norms)),
             "first_ratio_deviation": deviations[0],
             "explained_variance": explained_variance(rollout.value[rollout.playing], target[rollout.playing]),
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": learning_rate,
         }
 
+    def _return_deviation(self, rollout: Rollout, discount: Tensor) -> float:
+        """Standard deviation of what followed steps so far, lately above all; rewards are learned from in its units."""
+        returns = discounted_sum(rollout.reward, discount)[rollout.playing]
+        variance = float(returns.var(correction=0))
+        self.return_variance += (variance - self.return_variance) / min(self.updates + 1, 20)
+        return float(np.sqrt(self.return_variance)) or 1.0
 
-def _progress(rollout: Rollout) -> dict[str, float]:
-    """How the designs of the trials went, from first to last."""
-    ended = rollout.design_ended.T
-    accuracy = rollout.accuracy.T[ended].reshape(ended.shape[0], -1)  # (B, designs)
-    return {
-        "designs": float(accuracy.numel()),
-        "reward": float(rollout.reward.sum(0).mean()),
-        "accuracy": float(accuracy.mean()),
-        "first_accuracy": float(accuracy[:, 0].mean()),
-        "last_accuracy": float(accuracy[:, -1].mean()),
-        "best_accuracy": float(accuracy.amax(1).mean()),
-    }
+    def predict(
+        self,
+        observation: NDArray[np.float32],
+        state: State = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        action_masks: NDArray[np.bool_] | None = None,
+    ) -> tuple[NDArray[np.int64], State]:
+        """See :meth:`rlnas.agents.controller.Controller.predict`."""
+        return self.controller.predict(observation, state, episode_start, deterministic, action_masks)
+
+    def session(self, deterministic: bool = False) -> Session:
+        """The agent with its memory kept for you; see :class:`~rlnas.agents.agent.Session`."""
+        return Session(self, deterministic)
+
+    def set_env(self, env: str | gym.Env[Any, Any] | VectorEnv, num_envs: int = 64) -> None:
+        """Learn in another environment from now on.
+
+        Raises:
+            ConfigurationError: if its observations or actions are others.
+        """
+        env = as_vector_env(env, num_envs, {})
+        theirs, ours = controller_config(env, self.config), self.controller.config
+        if theirs != ours:
+            raise ConfigurationError(f"env must suit a controller of {ours}, got one that needs {theirs}")
+        self.env = env
+        self.n_envs = env.num_envs
+        if not self.controller.about:
+            space = getattr(env, "search_space", None)
+            spec = getattr(env, "spec", None)
+            self.controller.about = {"env": spec and spec.id, "space": space and space.spec()}
+
+    def get_env(self) -> VecEnv | None:
+        """The environment in stable-baselines3's form, which its callbacks ask for."""
+        return None if self.env is None else as_vec_env(self.env)
+
+    def get_vec_normalize_env(self) -> None:
+        """There is none: rewards are normalised in the learner, observations are not."""
+
+    @property
+    def logger(self) -> Logger:
+        """Of stable-baselines3."""
+        if self._logger is None:
+            self._logger = configure_logger(self.verbose)
+        return self._logger
+
+    def set_logger(self, logger: Logger) -> None:
+        """Log to this one from now on; see :func:`stable_baselines3.common.logger.configure`."""
+        self._logger = logger
+
+    def _log(self, steps_per_second: float) -> None:
+        for name, value in self.statistics.items():
+            group = "rollout" if name.startswith("ep_") else "train"
+            self.logger.record(f"{group}/{name}", value)
+        self.logger.record("time/fps", int(steps_per_second))
+        self.logger.record("time/updates", self.updates)
+        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
+        self.logger.dump(self.num_timesteps)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything that :meth:`load` needs, as JSON and safetensors with a SHA-256 manifest.
+
+        Args:
+            path: a folder, made if it is missing, or a file ``.zip``.
+        """
+        tensors = self.controller.tensors()
+        for index, entries in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{k}": v.detach().cpu() for k, v in entries.items()}
+        learner = {
+            "settings": asdict(self.config),
+            "seed": self.seed,
+            "updates": self.updates,
+            "num_timesteps": self._learned_timesteps,
+            "return_variance": self.return_variance,
+        }
+        save_checkpoint(path, {**self.controller.data(), "learner": learner}, tensors)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        env: str | gym.Env[Any, Any] | VectorEnv | None = None,
+        device: str | torch.device = "cpu",
+        tensorboard_log: str | Path | None = None,
+        verbose: int = 0,
+    ) -> RL2:
+        """Read what :meth:`save` wrote, to act or, given an environment, to go on learning.
+
+        Raises:
+            CheckpointError: if it is damaged or holds no learner.
+            ConfigurationError: if the environment's observations or actions are others.
+        """
+        data, tensors = load_checkpoint(path)
+        controller = Controller.restored(path, data, tensors).to(_device(device))
+        learner = cls.__new__(cls)
+        try:
+            mine = data["learner"]
+            config = config_of(dict(mine["settings"]))
+            learner._begin(controller, config, at_least("seed", mine["seed"], 0), tensorboard_log, verbose)
+            learner.updates = at_least("updates", mine["updates"], 0)
+            learner._learned_timesteps = learner.num_timesteps = at_least("num_timesteps", mine["num_timesteps"], 0)
+            learner.return_variance = float(mine["return_variance"])
+            state = learner._optimizer_state(tensors) if learner.updates else {}
+            learner.optimizer.load_state_dict({**learner.optimizer.state_dict(), "state": state})
+        except (KeyError, TypeError, ValueError, RuntimeError, ConfigurationError) as error:
+            raise CheckpointError(f"{path}: holds no learner of this version: {one_line(error)}") from None
+        if env is not None:
+            learner.set_env(env)
+        return learner
+
+    def _optimizer_state(self, tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+        """Adam's moments of every parameter; without them it would start anew and say nothing."""
+        state: dict[int, dict[str, Tensor]] = {}
+        for index, parameter in enumerate(self.controller.parameters()):
+            shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+            state[index] = {entry: tensors[f"optimizer.{index}.{entry}"] for entry in shapes}
+            if any(state[index][entry].shape != shape for entry, shape in shapes.items()):
+                raise ValueError(f"the optimizer's state of parameter {index} has another shape")
+        return state
+
+    def _update_seed(self) -> int:
+        return int(np.random.SeedSequence([self.seed, self.updates]).generate_state(1)[0]) >> 1
+
+
+def _as_callback(callback: MaybeCallback, progress_bar: bool) -> BaseCallback:
+    if isinstance(callback, list):
+        callback = CallbackList(callback)
+    if not isinstance(callback, BaseCallback):
+        callback = ConvertCallback(callback)
+    return CallbackList([callback, ProgressBarCallback()]) if progress_bar else callback
+
+
+def _device(name: str | torch.device) -> torch.device:
+    return name if isinstance(name, torch.device) else choose_device(name)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
-from rlnas.edits import WAIT
+from .controller import Controller
 
-from .controller import LSTMController
+OnStep: TypeAlias = Callable[[dict[str, Any]], bool]
+"""Is told of every step, under stable-baselines3's names; returning False gives the rollout up."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +25,12 @@ class Rollout:
 
     Args:
         observation: (T, B, D).
-        action: (T, B).
+        action: (T, B), or (T, B, K) where K actions are taken in a step.
         log_prob: of each action under the policy that took it, (T, B).
         value: the critic's estimate before each action, (T, B).
         reward: after each action, (T, B).
-        design_ended: whether each action completed a design, (T, B) bool.
-        accuracy: of the design that an action completed, else 0, (T, B).
+        design_ended: whether each action ended an inner episode (completed a design), (T, B) bool.
+        accuracy: of the design that an action completed, else 0, (T, B); NaN where the environment tells none.
         playing: whether each step belongs to the trial, (T, B) bool; elsewhere value and reward are 0.
     """
 
@@ -41,52 +45,97 @@ class Rollout:
 
 
 class Interrupted(Exception):
-    """A rollout was given up because ``stop`` said so; nothing was learned from it."""
+    """A rollout was given up because ``on_step`` said so; nothing was learned from it."""
 
 
 @torch.no_grad()
 def collect(
-    controller: LSTMController,
-    env: VectorEnv,
-    seed: int,
-    first_trial: int,
-    stop: Callable[[], bool] = lambda: False,
+    controller: Controller, env: VectorEnv, seed: int, first_trial: int = 0, on_step: OnStep = lambda step: True
 ) -> Rollout:
     """Play one trial in every environment, from reset to the end.
 
-    Trials of decisions end together. Trials of edits do not: one that is over waits for the others.
+    A trial that is over waits for the others: an environment with an ``idle_action`` is given that, any other plays on
+    unseen.
 
     Args:
-        controller: samples the actions; its generator is seeded with ``seed`` too.
-        env: a native vector environment of design trials.
-        seed: of the reset; environment i gets ``seed + i``.
-        first_trial: number of the first environment's trial.
-        stop: asked before each step.
+        controller: samples the actions.
+        env: each of its episodes is a trial.
+        seed: of the reset, where environment i gets ``seed + i``, and of the actions.
+        first_trial: number of the first environment's trial, for environments that record them.
+        on_step: called after each step with ``rewards``, ``dones`` (B,) and ``infos``, a dict for each environment,
+            which holds the return ``r`` and length ``l`` of a trial that ended under ``episode``.
 
     Raises:
-        Interrupted: if ``stop`` returned True.
+        Interrupted: if ``on_step`` returned False.
     """
-    controller.seed(seed)
-    observation, _ = env.reset(seed=seed, options={"trial": first_trial})
+    generator = torch.Generator().manual_seed(seed)
+    # Only environments that number their trials are told a number: others may refuse options they do not know.
+    observation, _ = env.reset(seed=seed, options={"trial": first_trial} if hasattr(env, "trials") else None)
+    idle = getattr(env, "idle_action", None)
     memory = controller.blank(env.num_envs)
     columns: list[tuple[Tensor, ...]] = []
     over = np.zeros(env.num_envs, dtype=np.bool_)
+    returns = np.zeros(env.num_envs)
     while not over.all():
-        if stop():
-            raise Interrupted
-        seen = torch.as_tensor(observation, device=controller.device)
-        action, log_prob, value, memory = controller.act(seen, memory)
+        seen = torch.as_tensor(observation, dtype=torch.float32, device=controller.device)
+        action, log_prob, value, memory = controller.act(seen, memory, generator)
         playing = ~over
-        observation, reward, terminated, truncated, info = env.step(np.where(playing, action.cpu().numpy(), WAIT))
-        ending = terminated | truncated
-        over = over | ending
-        ended, accuracy = (
-            np.where(ending, info["final_info"][name], info[name]) if ending.any() else info[name]
-            for name in ("design_ended", "accuracy")
+        sent = action.cpu().numpy()
+        observation, reward, terminated, truncated, info = env.step(
+            sent if idle is None else np.where(over, idle, sent)
         )
+        reward = np.where(playing, reward, 0.0)
+        returns += reward
+        ending = (terminated | truncated) & playing
+        over = over | ending
+        ended, accuracy = (_told(info, ending, name, env.num_envs) for name in ("design_ended", "accuracy"))
         feedback = [
             torch.as_tensor(array, device=controller.device)
-            for array in (reward.astype(np.float32), ended, accuracy.astype(np.float32), playing)
+            for array in (reward.astype(np.float32), ended.astype(np.bool_), accuracy.astype(np.float32), playing)
         ]
         columns.append((seen, action, log_prob, value * feedback[-1], *feedback))
+        infos: list[dict[str, Any]] = [{} for _ in returns]
+        for row in np.flatnonzero(ending).tolist():
+            infos[row]["episode"] = {"r": float(returns[row]), "l": len(columns)}
+        if not on_step({"rewards": reward, "dones": ending, "infos": infos, "n_playing": int(playing.sum())}):
+            raise Interrupted
     return Rollout(*(torch.stack(column) for column in zip(*columns, strict=True)))
+
+
+def _told(info: dict[str, Any], ending: NDArray[np.bool_], name: str, count: int) -> NDArray[Any]:
+    """What ``info`` says of each environment under a name, in the last step of a trial, too: (count,)."""
+    unknown = np.full(count, np.nan if name == "accuracy" else 0.0)
+    now = np.asarray(info.get(name, unknown))
+    if not ending.any():
+        return now
+    return np.where(ending, info.get("final_info", info).get(name, unknown), now)
+
+
+def how_it_went(rollout: Rollout) -> dict[str, float]:
+    """How the trials went, and from their first design to their last: by accuracy, or else by the reward of each."""
+    statistics = {
+        "ep_rew_mean": float(rollout.reward.sum(0).mean()),
+        "ep_len_mean": float(rollout.playing.sum(0, dtype=torch.float32).mean()),
+    }
+    ended = rollout.design_ended & rollout.playing
+    if not ended.any(0).all():
+        return statistics
+    steps = torch.arange(len(ended), device=ended.device)[:, None]
+    first, last = torch.where(ended, steps, len(ended)).argmin(0), torch.where(ended, steps, -1).argmax(0)
+    name, worth = "accuracy", rollout.accuracy
+    if worth.isnan().any():
+        name, worth = "reward", _reward_of_designs(rollout.reward, torch.where(ended, steps, -1))
+    return statistics | {
+        "designs": float(ended.sum()),
+        name: float(worth[ended].mean()),
+        f"first_{name}": float(worth.gather(0, first[None]).mean()),
+        f"last_{name}": float(worth.gather(0, last[None]).mean()),
+        f"best_{name}": float(worth.masked_fill(~ended, -torch.inf).amax(0).mean()),
+    }
+
+
+def _reward_of_designs(reward: Tensor, ends: Tensor) -> Tensor:
+    """Sums of rewards since the last inner end before each step, (T, B); ``ends`` are numbers of steps or -1."""
+    total = reward.cumsum(0)
+    previous = F.pad(ends.cummax(0).values[:-1], (0, 0, 1, 0), value=-1)
+    return total - torch.where(previous < 0, 0.0, total.gather(0, previous.clamp_min(0)))

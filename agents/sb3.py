@@ -23,7 +23,7 @@ from .problem import MakeAgent, SearchProblem
 TRIALS = 16
 """Trials that an algorithm plays at a time; RecurrentPPO, which pays for steps one after another, twice as many."""
 DESIGN_DISCOUNT = 0.9
-"""From one design of a trial to the next, as in :class:`~rlnas.agents.rl2.RL2Config`; spread over the decisions."""
+"""From one design of a trial to the next, as in :class:`~.rl2_config.RL2Config`; spread over the decisions."""
 
 
 def as_vec_env(env: VectorEnv) -> VecEnv:

@@ -11,15 +11,17 @@ from typing import Any, TypeAlias
 
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, make_output_format
 
 from rlnas.checkpoint import MANIFEST, one_line, write_durably
-from rlnas.errors import ConfigurationError, RlnasError, UnknownNameError, at_least, one_of
+from rlnas.errors import CheckpointError, ConfigurationError, RlnasError, UnknownNameError, at_least, one_of
 from rlnas.evaluator import Evaluator
 from rlnas.reward import REWARDS
 from rlnas.store import EpisodeStore
 
-from .rl2 import RL2, RL2Config
+from .rl2 import RL2
+from .rl2_config import RL2Config
 
 SETTINGS, CHECKPOINT, AGENT, EPISODES, LOGS = "config.json", "checkpoint", "agent", "episodes.sqlite", "logs"
 CHECKPOINT_SECONDS = 30.0
@@ -71,6 +73,10 @@ class TrainSettings:
         options = {**self.env_options, "reward": self.reward, "agent": "rl2", **connections}
         return gym.make_vec(self.env, num_envs=self.trials, **options)
 
+    def make_learner(self, env: VectorEnv, device: str = "cpu") -> RL2:
+        """The learner as it begins."""
+        return RL2(env, seed=self.seed, device=device, **asdict(self.learner))
+
 
 def begin_run(folder: Path, settings: TrainSettings) -> None:
     """Make a run's folder.
@@ -80,7 +86,7 @@ def begin_run(folder: Path, settings: TrainSettings) -> None:
     """
     if (folder / SETTINGS).exists():
         raise ConfigurationError(f"{folder} already holds a run; continue it with --resume or choose another --out")
-    RL2(settings.make_env(), settings.learner, settings.seed)  # refuses settings that no run could be made with
+    settings.make_learner(settings.make_env())  # refuses settings that no run could be made with
     folder.mkdir(parents=True, exist_ok=True)
     write_durably(folder / SETTINGS, json.dumps(asdict(settings), indent=1).encode() + b"\n")
 
@@ -128,27 +134,23 @@ def train(
     started = time.monotonic()
     with EpisodeStore(folder / EPISODES) as store:
         env = settings.make_env(evaluator=evaluator, recorder=store.append)
-        learner = RL2(env, settings.learner, settings.seed, device)
         if (folder / CHECKPOINT / MANIFEST).exists():  # the folder alone: the first save was cut short
-            learner.restore(folder / CHECKPOINT)
+            learner = RL2.load(folder / CHECKPOINT, env, device)
+            for name, ours, its in (
+                ("seed", settings.seed, learner.seed),
+                ("learner", settings.learner, learner.config),
+            ):
+                if ours != its:
+                    raise CheckpointError(f"{folder / CHECKPOINT}: was trained with {name} = {its}, not {ours}")
+        else:
+            learner = settings.make_learner(env, device)
         resumed_at = learner.updates
+        run = _Run(folder / CHECKPOINT, on_update, stop)
         logger = _logger(folder / LOGS, resumed_at)
-        saved = time.monotonic()
-        last: dict[str, float] = {}
-
-        def after_update(learner: RL2, statistics: dict[str, float]) -> None:
-            nonlocal saved, last
-            last = statistics
-            for name, value in statistics.items():
-                logger.record(f"train/{name}", value)
-            logger.dump(learner.timesteps)
-            on_update(statistics)
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                learner.save(folder / CHECKPOINT)
-                saved = time.monotonic()
-
+        learner.set_logger(logger)
         try:
-            learner.learn(settings.steps, after_update, stop)
+            if learner.num_timesteps < settings.steps:
+                learner.learn(settings.steps - learner.num_timesteps, run, reset_num_timesteps=False)
         finally:
             logger.close()
         # Not after an error, which may have come in the middle of an update: the last checkpoint is whole.
@@ -157,14 +159,44 @@ def train(
         return {
             "run": str(folder),
             "env": settings.env,
-            "finished": learner.timesteps >= settings.steps,
-            "timesteps": learner.timesteps,
+            "finished": learner.num_timesteps >= settings.steps,
+            "timesteps": learner.num_timesteps,
             "updates": learner.updates,
             "resumed_at_update": resumed_at,
             "episodes": len(store),
             "seconds": time.monotonic() - started,
-            **{name: last[name] for name in ("accuracy", "first_accuracy", "last_accuracy") if name in last},
+            **{k: v for k, v in learner.statistics.items() if k in ("accuracy", "first_accuracy", "last_accuracy")},
         }
+
+
+class _Run(BaseCallback):
+    """Tells of every update, keeps checkpoints, and stops when it is told to."""
+
+    def __init__(self, checkpoint: Path, on_update: OnUpdate, stop: Callable[[], bool]) -> None:
+        super().__init__()
+        self._checkpoint, self._on_update, self._stop = checkpoint, on_update, stop
+        self._told = -1
+        self._saved = time.monotonic()
+
+    def _on_rollout_start(self) -> None:
+        self._after_update()
+
+    def _on_step(self) -> bool:
+        return not self._stop()
+
+    def _on_training_end(self) -> None:
+        self._after_update()
+
+    def _after_update(self) -> None:
+        learner: Any = self.model
+        if self._told < 0:
+            self._told = learner.updates
+        if learner.updates > self._told:
+            self._told = learner.updates
+            self._on_update({"timesteps": learner.num_timesteps, "updates": learner.updates, **learner.statistics})
+            if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+                learner.save(self._checkpoint)
+                self._saved = time.monotonic()
 
 
 def _logger(folder: Path, update: int) -> Logger:

@@ -17,10 +17,14 @@ from rlnas.evaluator import Evaluator
 from rlnas.search_space import SearchSpace
 from rlnas.specs import evaluator_from_spec, make_space, space_from_spec
 from rlnas.table_presets import with_data
+from rlnas.tabular_evaluator import TabularEvaluator
 from rlnas.task import TaskSource
 
 from .render import RENDER_MODES, render_ansi, render_rgb
-from .trial import Recorder, Trials, TrialSettings, task_options
+from .trial import Recorder, Trials, TrialSettings, reset_options
+
+REFERENCE_DESIGNS = 8
+"""How many random designs rewards are compared with where networks are trained, unless told otherwise."""
 
 
 def make_settings(
@@ -31,7 +35,7 @@ def make_settings(
     evaluator: Evaluator | Mapping[str, Any] | str | None = None,
     designs_per_trial: int = 1,
     reward: str = "accuracy",
-    reference_designs: int = 8,
+    reference_designs: int | None = None,
     invalid_action: str = "penalise",
     evaluation_seed: int | None = 0,
     duplicates: str = "count",
@@ -53,6 +57,8 @@ def make_settings(
         evaluator = {"kind": evaluator or "sequential"}
     if isinstance(evaluator, Mapping):
         evaluator = evaluator_from_spec(with_data(evaluator, data))
+    if reference_designs is None and not isinstance(evaluator, TabularEvaluator):
+        reference_designs = REFERENCE_DESIGNS
     return TrialSettings(
         env_id=env_id,
         space=space,
@@ -103,7 +109,9 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
     design just ended). The trial's number is not there: equal seeds give equal episodes, whenever they are played.
 
     ## Reset options
-    ``{"task": index}`` fixes the task; ``{"trial": number}`` sets the number under which the trial is recorded.
+    ``{"task": index}`` fixes the task; ``{"new_task": False}`` keeps the one there is, as
+    :class:`~rlnas.envs.wrappers.TrialEnv` asks for between the episodes of its trials; ``{"trial": number}`` sets the
+    number under which the trial is recorded.
 
     ## Arguments
     Args:
@@ -112,8 +120,9 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
             :class:`~rlnas.task.TaskSource` or its spec.
         evaluator: an :class:`~rlnas.evaluator.Evaluator`, its kind or its spec; by default a sequential one on the CPU.
         designs_per_trial: designs in one episode.
-        reward: ``"accuracy"``, ``"improvement"`` or ``"normalised"``.
-        reference_designs: random designs that ``normalised`` compares with, for each task.
+        reward: ``"accuracy"``, ``"improvement"``, ``"normalised"`` or ``"log-percentile"``.
+        reference_designs: how many random designs the latter two compare with, for each task; by default all designs of
+            a table, and 8 where networks are trained.
         invalid_action: ``"penalise"`` ends the design with status ``invalid`` and accuracy 0; ``"raise"`` raises
             :class:`~rlnas.errors.IllegalChoiceError`.
         evaluation_seed: which replicate of the random weights every evaluation uses, so that a design repeated on a
@@ -169,7 +178,7 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         super().reset(seed=seed)
-        (task,), trial = task_options(options, 1)
+        (task,), trial = reset_options(options, self._trials)
         number = int(self._trials.trial[0]) + 1 if trial is None else trial
         self._trials.begin([0], [self.np_random], [number], [seed], [task])
         return self._trials.observe()[0], self._info()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rlnas.edits import ChainEdits, require_chain
+from rlnas.edits import WAIT, ChainEdits, require_chain
 
 from .design import DesignEnv, known_arguments, make_settings
 from .edited_designs import EditedDesigns
@@ -90,6 +90,8 @@ class EditVectorEnv(DesignVectorEnv):
 
     See :class:`~rlnas.envs.vector.DesignVectorEnv`. The action -1 leaves a trial as it is.
     """
+
+    idle_action = WAIT
 
     def _make_settings(self, arguments: dict[str, Any]) -> EditSettings:
         return make_edit_settings(**arguments)

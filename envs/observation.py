@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from gymnasium import spaces
@@ -17,7 +17,36 @@ LIMIT = 10.0
 """Bound of every entry; nothing in a sensible task comes near it."""
 
 
-class ObservationLayout:
+class Layout:
+    """Names for the parts of a flat vector: ``layout["reward"]`` is a slice, ``size`` the vector's length.
+
+    Args:
+        lengths: of the parts, in their order.
+    """
+
+    def __init__(self, lengths: Mapping[str, int]) -> None:
+        self._slices: dict[str, slice] = {}
+        self.size = 0
+        for name, length in lengths.items():
+            self._slices[name] = slice(self.size, self.size + length)
+            self.size += length
+
+    def __getitem__(self, name: str) -> slice:
+        return self._slices[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._slices)
+
+    def box(self) -> spaces.Box:
+        """The observation space: float32, of shape (size,)."""
+        return spaces.Box(-LIMIT, LIMIT, (self.size,), np.float32)
+
+    def split(self, observation: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Views of each named part of observations of shape (..., size)."""
+        return {name: observation[..., part] for name, part in self._slices.items()}
+
+
+class ObservationLayout(Layout):
     """Where each part of an observation lies. ``layout["best"]`` is a slice; ``size`` is the vector's length.
 
     ============== ================== ==================================================================
@@ -49,7 +78,7 @@ class ObservationLayout:
 
     def __init__(self, space: SearchSpace) -> None:
         decisions, choices = len(space.decisions), space.num_choices
-        self._lay_out(
+        super().__init__(
             {
                 "design": decisions * choices,
                 "position": decisions,
@@ -63,27 +92,6 @@ class ObservationLayout:
                 "legal": choices,
             }
         )
-
-    def _lay_out(self, lengths: dict[str, int]) -> None:
-        self._slices: dict[str, slice] = {}
-        self.size = 0
-        for name, length in lengths.items():
-            self._slices[name] = slice(self.size, self.size + length)
-            self.size += length
-
-    def __getitem__(self, name: str) -> slice:
-        return self._slices[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._slices)
-
-    def box(self) -> spaces.Box:
-        """The observation space: float32, of shape (size,)."""
-        return spaces.Box(-LIMIT, LIMIT, (self.size,), np.float32)
-
-    def split(self, observation: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Views of each named part of observations of shape (..., size)."""
-        return {name: observation[..., part] for name, part in self._slices.items()}
 
     def action_towards(self, observation: NDArray[np.float32], target: Architecture) -> int:
         """The action that goes on towards a design, for one observation, of shape (size,)."""
@@ -116,7 +124,8 @@ class EditLayout(ObservationLayout):
     def __init__(self, edits: ChainEdits) -> None:
         self._edits = edits
         network, actions = len(edits.empty) * edits.space.num_choices, len(edits.names)
-        self._lay_out(
+        Layout.__init__(
+            self,
             {
                 "network": network,
                 "position": edits.max_edits,
@@ -128,7 +137,7 @@ class EditLayout(ObservationLayout):
                 "incumbent": network,
                 "descriptor": len(DESCRIPTOR),
                 "legal": actions,
-            }
+            },
         )
 
     def action_towards(self, observation: NDArray[np.float32], target: Architecture) -> int:

@@ -16,7 +16,7 @@ from rlnas.architecture import Architecture
 from rlnas.episode import DesignEpisode, canonical_json
 from rlnas.errors import ConfigurationError, at_least, one_of
 from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
-from rlnas.reward import REWARDS, Reference, random_reference, reward_of
+from rlnas.reward import COMPARING, REWARDS, Reference, find_reference, reward_of
 from rlnas.search_space import SearchSpace
 from rlnas.tabular_evaluator import TabularEvaluator
 from rlnas.task import DESCRIPTOR, Task, TaskSource
@@ -45,7 +45,7 @@ class TrialSettings:
     evaluator: Evaluator
     designs_per_trial: int
     reward: str
-    reference_designs: int
+    reference_designs: int | None
     invalid_action: str
     evaluation_seed: int | None
     duplicates: str
@@ -60,7 +60,10 @@ class TrialSettings:
         one_of("invalid_action", self.invalid_action, INVALID_ACTIONS)
         one_of("duplicates", self.duplicates, DUPLICATES)
         at_least("designs_per_trial", self.designs_per_trial, 1)
-        at_least("reference_designs", self.reference_designs, 2)
+        if self.reference_designs is not None:
+            at_least("reference_designs", self.reference_designs, 2)
+        elif not isinstance(self.evaluator, TabularEvaluator):
+            raise ConfigurationError("reference_designs must be a number unless the evaluator is a table")
         if self.evaluation_seed is not None:
             at_least("evaluation_seed", self.evaluation_seed, 0)
 
@@ -150,7 +153,7 @@ class Trials:
         rngs: Sequence[np.random.Generator],
         trials: Sequence[int],
         seeds: Sequence[int | None],
-        tasks: Sequence[int | None],
+        tasks: Sequence[Task | int | None],
     ) -> None:
         """Start trials.
 
@@ -159,12 +162,12 @@ class Trials:
             rngs: a generator for each.
             trials: the number under which each is recorded.
             seeds: what each generator was seeded with, for the record.
-            tasks: the number of each one's task, or None for one that the generator draws.
+            tasks: each one's task, its number, or None for one that the generator draws.
         """
         source, split = self.settings.source, self.settings.split
         chosen = [
-            source.sample(split, rng) if number is None else source.task(split, number)
-            for rng, number in zip(rngs, tasks, strict=True)
+            task if isinstance(task, Task) else source.sample(split, rng) if task is None else source.task(split, task)
+            for rng, task in zip(rngs, tasks, strict=True)
         ]
         self.tasks = self.tasks or [chosen[0]] * self.count
         for row, task, seed in zip(rows, chosen, seeds, strict=True):
@@ -278,14 +281,14 @@ class Trials:
 
     def _rewards(self, rows: NDArray[np.int64], accuracy: NDArray[np.float64]) -> NDArray[np.float64]:
         form = self.settings.reward
-        references = [self._reference(self.tasks[row]) if form == "normalised" else None for row in rows.tolist()]
+        references = [self._reference(self.tasks[row]) if form in COMPARING else None for row in rows.tolist()]
         results = zip(accuracy.tolist(), self.best[rows].tolist(), references, strict=True)
         return np.array([reward_of(form, now, before, reference) for now, before, reference in results])
 
     def _reference(self, task: Task) -> Reference:
         if task.digest not in self._references:
             settings = self.settings
-            self._references[task.digest] = random_reference(
+            self._references[task.digest] = find_reference(
                 settings.space, task, settings.evaluator, settings.reference_designs
             )
         return self._references[task.digest]
@@ -338,17 +341,23 @@ class _Texts(dict[tuple[int, ...], str]):
         return _Texts, (self._space,)
 
 
-def task_options(options: dict[str, Any] | None, count: int) -> tuple[list[int | None], int | None]:
-    """Reads ``reset``'s options: ``task``, an index or one for each trial, and ``trial``, the first trial's number.
+def reset_options(options: dict[str, Any] | None, trials: Trials) -> tuple[Sequence[Task | int | None], int | None]:
+    """Reads ``reset``'s options: ``task`` (an index or one for each trial), ``new_task`` and ``trial``.
+
+    Returns:
+        The task of each trial, as :meth:`Trials.begin` takes it, and the first trial's number.
 
     Raises:
         ConfigurationError: if another option is given, one is no whole number, or tasks are not one for each trial.
     """
     given = dict(options or {})
-    tasks = _numbers("task", given.pop("task", None), count)
+    tasks = _numbers("task", given.pop("task", None), trials.count)
     (trial,) = _numbers("trial", given.pop("trial", None), 1)
+    new_task = given.pop("new_task", True)
     if given:
-        raise ConfigurationError(f"reset knows the options 'task' and 'trial', got {sorted(given)}")
+        raise ConfigurationError(f"reset knows the options 'task', 'new_task' and 'trial', got {sorted(given)}")
+    if not new_task and trials.tasks:
+        return [now if number is None else number for now, number in zip(trials.tasks, tasks, strict=True)], trial
     return tasks, trial
 
 

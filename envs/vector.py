@@ -12,11 +12,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from rlnas.errors import ConfigurationError, at_least, one_of
+from rlnas.errors import at_least, one_of
 
 from .design import DesignEnv, known_arguments, make_settings
 from .render import RENDER_MODES, render_ansi, render_rgb
-from .trial import Recorder, Trials, TrialSettings, task_options
+from .same_step import final_entries, row_seeds, with_masks
+from .trial import Recorder, Trials, TrialSettings, reset_options
 
 
 class DesignVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any]]):
@@ -32,7 +33,7 @@ class DesignVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[
         render_mode: ``"ansi"`` or ``"rgb_array"``.
         settings: the arguments of :class:`~rlnas.envs.design.DesignEnv`.
 
-    Reset options: ``task``, an index for each trial, and ``trial``, the number of the first.
+    Reset options: ``task``, an index for each trial, ``trial``, the number of the first, and ``new_task``.
     """
 
     metadata = {**DesignEnv.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
@@ -73,8 +74,8 @@ class DesignVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        seeds = self._seeds(seed)
-        tasks, trial = task_options(options, self.num_envs)
+        seeds = row_seeds(seed, self.num_envs)
+        tasks, trial = reset_options(options, self._trials)
         old = self._rngs or [gym.utils.seeding.np_random()[0] for _ in seeds]
         self._rngs = [
             kept if s is None else gym.utils.seeding.np_random(s)[0] for s, kept in zip(seeds, old, strict=True)
@@ -90,7 +91,7 @@ class DesignVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[
         rewards, over = self._trials.step(np.asarray(actions), self._rngs)
         final: dict[str, Any] = {}
         if over.any():
-            final = self._final(over)
+            final = final_entries(self._trials.observe(), self._trials.info(), over)
             self._begin_next(np.flatnonzero(over).tolist())
         return self._trials.observe(), rewards, over, np.zeros_like(over), {**self._info(), **final}
 
@@ -101,32 +102,10 @@ class DesignVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[
         texts = [render_ansi(self._trials, row) for row in range(self.num_envs)]
         return tuple(texts if self.render_mode == "ansi" else map(render_rgb, texts))
 
-    def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
-        if seed is None or isinstance(seed, int | np.integer):
-            return [None if seed is None else int(seed) + i for i in range(self.num_envs)]
-        if len(seed) != self.num_envs:
-            raise ConfigurationError(f"seed must be one number or {self.num_envs}, one for each trial, got {len(seed)}")
-        return [None if s is None else int(s) for s in seed]
-
     def _begin_next(self, rows: list[int]) -> None:
         numbers = (self._trials.trial[rows] + self.num_envs).tolist()
         unset = [None] * len(rows)
         self._trials.begin(rows, [self._rngs[row] for row in rows], numbers, unset, unset)
 
     def _info(self) -> dict[str, Any]:
-        return _with_masks(self._trials.info(), np.ones(self.num_envs, dtype=np.bool_))
-
-    def _final(self, over: NDArray[np.bool_]) -> dict[str, Any]:
-        observations = np.full(self.num_envs, None, dtype=object)
-        last = self._trials.observe()
-        for row in np.flatnonzero(over).tolist():
-            observations[row] = last[row]
-        columns = self._trials.info()
-        for column in columns.values():
-            column[~over] = None if column.dtype == object else 0  # as Gymnasium's own vector environments leave it
-        return _with_masks({"final_obs": observations, "final_info": _with_masks(columns, over)}, over)
-
-
-def _with_masks(info: dict[str, Any], present: NDArray[np.bool_]) -> dict[str, Any]:
-    """Gymnasium's form: beside each entry, under its name with an underscore, the rows that have it."""
-    return {**info, **{f"_{name}": present.copy() for name in info}}
+        return with_masks(self._trials.info(), np.ones(self.num_envs, dtype=np.bool_))

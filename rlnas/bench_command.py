@@ -171,10 +171,10 @@ def search(
 ) -> None:
     """Search unseen tasks with a trained, frozen controller, beside other searchers at equal evaluations."""
     from rlnas.agents.benchmark import Benchmark
-    from rlnas.agents.controller import LSTMController
+    from rlnas.agents.controller import Controller
     from rlnas.agents.registry import agent_folder, named_agents
 
-    env = str(LSTMController.load(agent_folder(agent), "cpu").about.get("env"))
+    env = str(Controller.load(agent_folder(agent), "cpu").about.get("env"))
     problem, searched = problem_of(env, tasks, task_option, download, data)
     chosen = device_of(device)
     spec = evaluator_spec(problem["evaluator"], evaluator, chosen, init, adaptation, adaptation_option)

@@ -1,13 +1,15 @@
-"""Checkpoints: a folder of JSON and safetensors with a SHA-256 manifest. Nothing in it can run code."""
+"""Checkpoints: JSON and safetensors with a SHA-256 manifest, in a folder or a zip. Nothing in them can run code."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -19,53 +21,63 @@ SCHEMA_VERSION = 1
 DATA, TENSORS, MANIFEST = "checkpoint.json", "tensors.safetensors", "manifest.json"
 
 
-def save_checkpoint(folder: str | Path, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def save_checkpoint(path: str | Path, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write a checkpoint so that a reader finds the old one or the new one, never a mixture.
 
-    Files carry their content's hash in their names; replacing the manifest, in one step, is what makes them current.
+    In a folder, files carry their content's hash in their names; replacing the manifest, in one step, is what makes
+    them current.
+
+    Args:
+        path: a folder, made if it is missing, or a file ``.zip``.
+        data: JSON.
+        tensors: by name.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    path = Path(path)
     contents = {
         DATA: json.dumps({"schema": SCHEMA_VERSION, **data}, indent=1, sort_keys=True).encode(),
         TENSORS: save({name: tensor.contiguous() for name, tensor in tensors.items()}),
     }
-    manifest = {}
-    for name, content in contents.items():
-        digest = hashlib.sha256(content).hexdigest()
-        stored = f"{digest[:16]}-{name}"
-        write_durably(folder / stored, content)
-        manifest[name] = {"file": stored, "sha256": digest}
-    write_durably(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
-    current = {MANIFEST, *(entry["file"] for entry in manifest.values())}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    stored = {name: f"{digest[:16]}-{name}" for name, digest in digests.items()}
+    manifest = {name: {"file": stored[name], "sha256": digests[name]} for name in contents}
+    files = {stored[name]: content for name, content in contents.items()}
+    files[MANIFEST] = json.dumps(manifest, indent=1).encode()  # the last to be written
+    if path.suffix == ".zip":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, _zipped(files))
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_durably(path / name, content)
     for pattern in (f"*-{DATA}*", f"*-{TENSORS}*", f".{MANIFEST}.*"):  # also the parts of a save that was cut short
-        for old in folder.glob(pattern):
-            if old.name not in current:
+        for old in path.glob(pattern):
+            if old.name not in files:
                 old.unlink()
 
 
-def load_checkpoint(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def load_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read what :func:`save_checkpoint` wrote, checking every hash.
 
     Raises:
-        CheckpointError: if the folder holds no checkpoint, or one that is damaged or of a newer version.
+        CheckpointError: if there is no checkpoint, or one that is damaged or of a newer version.
     """
-    folder = Path(folder)
+    path = Path(path)
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        contents = {name: _read(folder, manifest[name]) for name in (DATA, TENSORS)}
+        read = _files_of_zip(path.read_bytes()) if path.is_file() else _files_of_folder(path)
+        manifest = json.loads(read(MANIFEST))
+        contents = {name: _checked(read, manifest[name]) for name in (DATA, TENSORS)}
         data = json.loads(contents[DATA])
         found = data["schema"]
         # Asked first: what else the files of a newer version hold is not ours to judge.
         tensors = load(contents[TENSORS]) if found == SCHEMA_VERSION else {}
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder}: no checkpoint here ({Path(error.filename).name!r} is missing)") from None
+        raise CheckpointError(f"{path}: no checkpoint here ({Path(error.filename).name!r} is missing)") from None
     except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: the checkpoint is damaged: {one_line(error)}") from None
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, RecursionError, SafetensorError, BadZipFile, NotImplementedError) as error:
+        raise CheckpointError(f"{path}: the checkpoint is damaged: {one_line(error)}") from None
     if found != SCHEMA_VERSION:
-        raise CheckpointError(f"{folder}: checkpoint of schema {found!r}; this rlnas reads schema {SCHEMA_VERSION}")
+        raise CheckpointError(f"{path}: checkpoint of schema {found!r}; this rlnas reads schema {SCHEMA_VERSION}")
     return data, tensors
 
 
@@ -74,11 +86,37 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _read(folder: Path, entry: Mapping[str, str]) -> bytes:
+def _files_of_folder(folder: Path) -> Callable[[str], bytes]:
+    return lambda name: (folder / name).read_bytes()
+
+
+def _files_of_zip(content: bytes) -> Callable[[str], bytes]:
+    """Reads files from a zip whose files are stored as they are: what is said to be larger than the zip is refused."""
+    archive = ZipFile(BytesIO(content))
+
+    def read(name: str) -> bytes:
+        entry = archive.getinfo(name)
+        if entry.compress_type != ZIP_STORED or entry.file_size > len(content):
+            raise ValueError(f"{name} must be stored without compression")
+        return archive.read(entry)
+
+    return read
+
+
+def _zipped(files: Mapping[str, bytes]) -> bytes:
+    """A zip of files, stored as they are; equal files give an equal zip."""
+    buffer = BytesIO()
+    with ZipFile(buffer, "w", ZIP_STORED) as archive:
+        for name, content in files.items():
+            archive.writestr(ZipInfo(name), content)
+    return buffer.getvalue()
+
+
+def _checked(read: Callable[[str], bytes], entry: Mapping[str, str]) -> bytes:
     name = entry["file"]
     if Path(name).name != name:
         raise ValueError(f"the manifest names a file outside the folder: {name!r}")
-    content = (folder / name).read_bytes()
+    content = read(name)
     if hashlib.sha256(content).hexdigest() != entry["sha256"]:
         raise ValueError(f"{name} differs from its SHA-256 in the manifest")
     return content

@@ -117,7 +117,7 @@ def train(
     adaptation_option: AdaptationOption = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials played at a time.")] = 32,
     option: Annotated[
-        list[str] | None, typer.Option("--set", help="A learner's setting, NAME=NUMBER, such as learning_rate=0.0003.")
+        list[str] | None, typer.Option("--set", help="A learner's setting, NAME=VALUE, such as learning_rate=0.0003.")
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -127,7 +127,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a controller (RL²: an LSTM policy, by PPO over whole trials). Ctrl-C stops it so that it can go on."""
-    from rlnas.agents.rl2 import RL2Config
+    from rlnas.agents.rl2_config import RL2Config
     from rlnas.agents.training import TrainSettings, begin_run, read_run
     from rlnas.agents.training import train as run_training
     from rlnas.interruption import Interruption

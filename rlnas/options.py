@@ -17,28 +17,28 @@ TASK_OPTIONS = (*(field.name for field in fields(FewShotOptions)), "image_size",
 def learner_options(
     texts: Iterable[str], defaults: Mapping[str, Any], field: str = "learner's setting"
 ) -> dict[str, Any]:
-    """Numbers by name, each of the type of its default.
+    """Numbers, words and truths by name, each of the type of its default.
 
-    >>> learner_options(["epochs=3", "clip=0.1"], {"epochs": 6, "clip": 0.2})
-    {'epochs': 3, 'clip': 0.1}
+    >>> learner_options(["epochs=3", "clip=0.1", "autocast=true"], {"epochs": 6, "clip": 0.2, "autocast": False})
+    {'epochs': 3, 'clip': 0.1, 'autocast': True}
 
     Args:
-        texts: of the form ``NAME=NUMBER``.
-        defaults: a number by each name that is allowed.
+        texts: of the form ``NAME=VALUE``.
+        defaults: a value by each name that is allowed.
         field: what errors call it.
 
     Raises:
-        ConfigurationError: if a name is not among the defaults' or a value is no number of that type.
+        ConfigurationError: if a name is not among the defaults' or a value is not of that type.
     """
+    forms = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
     values: dict[str, Any] = {}
     for text in texts:
         name, _, value = text.partition("=")
         kind = type(defaults[one_of(field, name, defaults)])
         try:
-            values[name] = kind(value)
-        except ValueError:
-            form = "a whole number" if kind is int else "a number"
-            raise ConfigurationError(f"{field} {name!r} must be {form}, got {text!r}") from None
+            values[name] = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
+        except (ValueError, KeyError):
+            raise ConfigurationError(f"{field} {name!r} must be {forms[kind]}, got {text!r}") from None
     return values
 
 

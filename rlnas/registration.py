@@ -45,10 +45,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Every id and the arguments that its environment is given under it."""
 BY_EDITS = ("rlnas/Edit-v0", "rlnas/EditTrial-v0")
 """The ids under which networks are designed edit by edit."""
+PROBLEMS = {"rlnas/Bandit-v0": "bandit:Bandit", "rlnas/TabularMDP-v0": "tabular_mdp:TabularMDP"}
+"""The ids of published problems in which no network is designed, and where their environments are."""
 
 
 def register_envs() -> None:
-    """Register every preset, once: edits by :class:`rlnas.envs.edit.EditEnv`, others by ``DesignEnv``."""
+    """Register every id, once: edits by :class:`rlnas.envs.edit.EditEnv`, other designs by ``DesignEnv``."""
     for env_id, arguments in PRESETS.items():
         single, vector = ("design:DesignEnv", "vector:DesignVectorEnv")
         if env_id in BY_EDITS:
@@ -59,4 +61,11 @@ def register_envs() -> None:
                 entry_point=f"rlnas.envs.{single}",
                 vector_entry_point=f"rlnas.envs.{vector}",
                 kwargs={"env_id": env_id, **arguments},
+            )
+    for env_id, problem in PROBLEMS.items():
+        if env_id not in registry:
+            register(
+                env_id,
+                entry_point=f"rlnas.envs.{problem}Env",
+                vector_entry_point=f"rlnas.envs.{problem}VectorEnv",
             )

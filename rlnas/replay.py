@@ -16,7 +16,7 @@ from rlnas.episode import DesignEpisode, canonical_json
 from rlnas.errors import ConfigurationError, RlnasError
 from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
 from rlnas.retracing import Made, Retracing, retracing_of
-from rlnas.reward import Reference, random_reference, reward_of
+from rlnas.reward import COMPARING, Reference, find_reference, reward_of
 from rlnas.specs import evaluator_from_spec
 from rlnas.task import Task, TaskSource
 
@@ -88,17 +88,17 @@ class _World:
         self.evaluator = evaluator or evaluator_from_spec(env["evaluator"])
         self.reward_form: str = env["reward"]
         self.refuses_duplicates: bool = env.get("duplicates") == "refuse"
-        self._reference_designs: int = env["reference_designs"]
+        self._reference_designs: int | None = env["reference_designs"]
         self._references: dict[str, Reference] = {}
 
     def reward(self, task: Task, accuracy: float, best_before: float) -> float:
-        reference = self._reference(task) if self.reward_form == "normalised" else None
+        reference = self._reference(task) if self.reward_form in COMPARING else None
         return reward_of(self.reward_form, accuracy, best_before, reference)
 
     def _reference(self, task: Task) -> Reference:
         if task.digest not in self._references:
             designs = self._reference_designs
-            self._references[task.digest] = random_reference(self.retracing.space, task, self.evaluator, designs)
+            self._references[task.digest] = find_reference(self.retracing.space, task, self.evaluator, designs)
         return self._references[task.digest]
 
 

@@ -119,6 +119,35 @@ def mean_interval(values: ArrayLike, resamples: int = 10_000, seed: int = 0, lev
     return (centre + low).reshape(trailing), (centre + high).reshape(trailing)
 
 
+def crossed_means(values: ArrayLike, resamples: int = 10_000, seed: int = 0) -> Floats:
+    """Means of resamples of runs *and* of tasks: how far other seeds on other tasks would move a mean.
+
+    The same runs are drawn for all tasks, because a run's agent is the same on all of them: the pigeonhole bootstrap
+    (Owen 2007, https://doi.org/10.1214/07-AOAS122), which is on the careful side.
+
+    Args:
+        values: (R, T, ...).
+        resamples: how many, B.
+        seed: of the resampling.
+
+    Returns:
+        (B, ...).
+    """
+    values = np.asarray(values, dtype=np.float64)
+    runs, tasks, *trailing = values.shape
+    rng = np.random.default_rng(seed)
+    of_runs, of_tasks = (_counts(rng.integers(n, size=(resamples, n)), n) / n for n in (runs, tasks))
+    flat = values.reshape(runs, tasks, -1)
+    centre = flat.mean((0, 1))  # subtracted, so that equal values have an interval without width
+    found = [((of_runs @ quantity) * of_tasks).sum(1) for quantity in np.moveaxis(flat - centre, 2, 0)]
+    return np.asarray((np.stack(found, axis=1) + centre).reshape(resamples, *trailing))
+
+
+def crossed_interval(values: ArrayLike, resamples: int = 10_000, seed: int = 0, level: float = 0.95) -> Interval:
+    """The percentile interval of :func:`crossed_means`: lower and upper ends, both of the trailing shape."""
+    return _ends(crossed_means(values, resamples, seed), level, axis=0)
+
+
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Floats:
     """Share of runs that score more than each threshold.
 

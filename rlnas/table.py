@@ -208,13 +208,18 @@ class Table:
 
     def best(self, task: str, seed: int = 0) -> float:
         """The best accuracy of any design on a task: what regret is measured from; NaN if none has that seed."""
-        known = self._known(task, seed)
+        known = self.accuracies(task, seed)
         return float(known.max()) if len(known) else float("nan")
 
     def mean(self, task: str, seed: int = 0) -> float:
         """The mean accuracy of the designs that were evaluated on a task; NaN if none has that seed."""
-        known = self._known(task, seed)
+        known = self.accuracies(task, seed)
         return float(known.mean()) if len(known) else float("nan")
+
+    def accuracies(self, task: str, seed: int = 0) -> Floats:
+        """The accuracies of the designs that were evaluated on a task, in the order of their rows."""
+        column = self.main.accuracy[:, self.column(task), self.replicate(seed)]
+        return np.asarray(column[~np.isnan(column)])
 
     def cost(self, name: str) -> Floats:
         """Any cost that the file has, of shape (R, K); NaN where unknown.
@@ -262,10 +267,6 @@ class Table:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Table.from_spec, (self.spec(),)
-
-    def _known(self, task: str, seed: int) -> Floats:
-        column = self.main.accuracy[:, self.column(task), self.replicate(seed)]
-        return np.asarray(column[~np.isnan(column)])
 
 
 def _by_steps(fidelities: Mapping[Any, str]) -> dict[int, str]:

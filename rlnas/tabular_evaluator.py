@@ -250,6 +250,14 @@ class TabularEvaluator:
         """
         return self.table.mean(self._column(task), seed)
 
+    def accuracies(self, task: Task) -> Floats:
+        """The accuracies of all designs that were evaluated on a task, in the order of their rows.
+
+        Raises:
+            ConfigurationError: if the task is no column of this table.
+        """
+        return self.table.accuracies(self._column(task))
+
     def chosen_measures(self, architectures: Sequence[Architecture], tasks: Sequence[Task]) -> dict[str, Floats]:
         """What designs are worth that were chosen after a search, in the units of the table.
 

@@ -23,7 +23,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rlnas.agents.controller import ControllerConfig, LSTMController
+from rlnas.agents.controller import Controller, ControllerConfig
 from rlnas.cli import main
 from rlnas.episode import DesignEpisode
 from rlnas.initialisation import Initialisation
@@ -580,14 +580,14 @@ def truncated_agent(tmp: Path, run: Path) -> list[object]:
 
 
 def foreign_agent(tmp: Path, run: Path) -> list[object]:
-    foreigner = LSTMController(ControllerConfig(20, 5, (0, 5)))
+    foreigner = Controller(ControllerConfig(20, (5,), (0, 5)))
     foreigner.about = {"env": "rlnas/DigitsTrial-v0", "space": {"kind": "cell", "width": 4}}
     foreigner.save(tmp / "foreign" / "agent")
     return ["search", "--agent", tmp / "foreign"]
 
 
 def agent_of_no_environment(tmp: Path, run: Path) -> list[object]:
-    LSTMController(ControllerConfig(20, 5, (0, 5))).save(tmp / "foreign" / "agent")
+    Controller(ControllerConfig(20, (5,), (0, 5))).save(tmp / "foreign" / "agent")
     return ["search", "--agent", tmp / "foreign"]
 
 

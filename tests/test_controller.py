@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +13,19 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from rlnas.agents.agent import Agent
-from rlnas.agents.controller import ControllerConfig, LSTMController
+from rlnas.agents.controller import Controller, ControllerConfig
 from rlnas.agents.rollout import Rollout, collect
 from rlnas.checkpoint import save_checkpoint
 from rlnas.errors import CheckpointError, ConfigurationError
 
 from .hidden import hidden_env
 
-CONFIG = ControllerConfig(observation_size=10, num_actions=4, legal=(6, 10), hidden_size=8)
+CONFIG = ControllerConfig(observation_size=10, actions=(4,), legal=(6, 10), hidden_size=8)
 
 
-def opinionated(config: ControllerConfig = CONFIG, seed: int = 0) -> LSTMController:
+def opinionated(config: ControllerConfig = CONFIG, seed: int = 0) -> Controller:
     """A controller far from uniform, as a trained one is."""
-    controller = LSTMController(config, seed)
+    controller = Controller(config, seed)
     with torch.no_grad():
         controller.policy.weight.normal_(0, 0.5, generator=torch.Generator().manual_seed(seed))
         controller.policy.bias.normal_(0, 1, generator=torch.Generator().manual_seed(seed + 1))
@@ -37,16 +38,79 @@ def observations(count: int, legal: tuple[int, ...] = (1, 1, 1, 1), seed: int = 
     return drawn
 
 
-def play(designs: int = 3, seed: int = 5) -> tuple[LSTMController, Rollout]:
+def play(designs: int = 3, seed: int = 5) -> tuple[Controller, Rollout]:
     env = hidden_env(num_envs=6, designs=designs)
     slices = env.layout["legal"]
-    shape = ControllerConfig(env.layout.size, int(env.single_action_space.n), (slices.start, slices.stop), 16)
+    shape = ControllerConfig(env.layout.size, (int(env.single_action_space.n),), (slices.start, slices.stop), 16)
     controller = opinionated(shape)
     return controller, collect(controller, env, seed, 0)
 
 
 def test_is_an_agent() -> None:
-    assert isinstance(LSTMController(CONFIG), Agent)
+    assert isinstance(Controller(CONFIG), Agent)
+
+
+@pytest.mark.parametrize("separate_value", [False, True])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_every_kind_of_memory_acts_step_by_step_as_it_judges_at_once(cell: str, separate_value: bool) -> None:
+    config = replace(CONFIG, actions=(3, 1), legal=None, cell=cell, separate_value=separate_value)
+    controller, generator = opinionated(config), torch.Generator().manual_seed(1)
+    seen = torch.as_tensor(observations(5 * 6).reshape(5, 6, 10))
+    memory, columns = controller.blank(6), []
+    with torch.no_grad():
+        for observation in seen:
+            action, log_prob, value, memory = controller.act(observation, memory, generator)
+            columns.append((action, log_prob, value))
+        action, log_prob, value = (torch.stack(column) for column in zip(*columns, strict=True))
+        judged = controller.judge(seen, action)
+    assert action.shape == (5, 6, 2)
+    torch.testing.assert_close(judged.log_prob, log_prob)
+    torch.testing.assert_close(judged.value, value)
+    assert log_prob.unique().numel() > 10
+
+
+def test_several_actions_in_a_step_are_masked_and_judged_each_by_itself() -> None:
+    config = replace(CONFIG, actions=(2, 2))
+    controller = opinionated(config)
+    seen = observations(300, (1, 0, 1, 1))
+    actions, state = controller.predict(seen)
+    assert actions.shape == (300, 2)
+    assert set(actions[:, 0].tolist()) == {0}
+    assert set(actions[:, 1].tolist()) == {0, 1}
+    alone, _ = controller.predict(seen[0], None if state is None else tuple(part[:, :1] for part in state))
+    assert alone.shape == (2,)
+    with torch.no_grad():
+        logits, _, _ = controller(torch.as_tensor(seen)[None], controller.blank(300))
+        judged = controller.judge(torch.as_tensor(seen)[None], torch.as_tensor(actions)[None])
+    second = logits[0, :, 2:].log_softmax(-1)
+    torch.testing.assert_close(judged.log_prob[0], second.gather(-1, torch.as_tensor(actions[:, 1:])).squeeze(-1))
+    torch.testing.assert_close(judged.entropy[0], -(second.exp() * second).sum(-1))
+
+
+def test_masks_given_to_predict_come_on_top_of_those_observed() -> None:
+    controller, seen = opinionated(), observations(400, (1, 1, 0, 1))
+    masks = np.tile(np.array([True, False, True, True]), (400, 1))
+    assert set(controller.predict(seen, action_masks=masks)[0].tolist()) == {0, 3}
+    assert controller.predict(seen[0], action_masks=masks[0])[0] in (0, 3)
+
+
+@pytest.mark.parametrize("rows", [None, 3])
+def test_a_session_remembers_and_forgets_for_its_user(rows: int | None) -> None:
+    controller = opinionated()
+    seen = observations(9).reshape(3, 3, 10)
+    if rows is None:
+        seen = seen[:, 0]
+    controller.seed(2)
+    state, expected = None, []
+    for step, start in zip((0, 1, 2, 0, 1), (1, 0, 0, 1, 0), strict=True):
+        action, state = controller.predict(seen[step], state, np.full(rows or 1, bool(start)))
+        expected.append(action)
+    controller.seed(2)
+    session = controller.session()
+    found = [session.act(seen[step]) for step in (0, 1, 2)]
+    session.reset()
+    found += [session.act(seen[0], np.zeros(rows or 1, dtype=np.bool_)), session.act(seen[1])]
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_acting_step_by_step_equals_judging_the_whole_trial_at_once() -> None:
@@ -68,7 +132,7 @@ def test_what_was_seen_in_earlier_designs_is_remembered_in_later_ones() -> None:
 def test_predict_carries_its_state_through_inner_designs_and_starts_anew_with_a_trial() -> None:
     env = hidden_env(num_envs=3, designs=2)
     slices = env.layout["legal"]
-    shape = ControllerConfig(env.layout.size, int(env.single_action_space.n), (slices.start, slices.stop), 16)
+    shape = ControllerConfig(env.layout.size, (int(env.single_action_space.n),), (slices.start, slices.stop), 16)
     controller = opinionated(shape)
     observation, _ = env.reset(seed=0)
     start, state, seen = np.ones(3, dtype=np.bool_), None, []
@@ -148,7 +212,7 @@ def test_equal_seeds_sample_equal_actions() -> None:
 
 def test_sampling_leaves_torchs_own_generator_alone() -> None:
     before = torch.get_rng_state()
-    LSTMController(CONFIG, seed=3).predict(observations(4))
+    Controller(CONFIG, seed=3).predict(observations(4))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -202,7 +266,7 @@ def test_where_one_action_is_legal_it_is_certain_and_teaches_the_policy_nothing(
 
 
 def test_the_first_policy_is_nearly_uniform() -> None:
-    controller = LSTMController(CONFIG, seed=1)
+    controller = Controller(CONFIG, seed=1)
     judged = controller.judge(torch.as_tensor(observations(20))[None], torch.zeros(1, 20, dtype=torch.int64))
     torch.testing.assert_close(judged.log_prob.exp(), torch.full((1, 20), 0.25), atol=0.02, rtol=0)
 
@@ -211,7 +275,7 @@ def test_saved_and_loaded_it_is_the_same_controller(tmp_path: Path) -> None:
     controller, seen = opinionated(), observations(100)
     controller.about = {"env": "rlnas/Trial-v0", "note": [1, None]}
     controller.save(str(tmp_path / "agent"))
-    loaded = LSTMController.load(str(tmp_path / "agent"))
+    loaded = Controller.load(str(tmp_path / "agent"))
     assert loaded.config == controller.config
     assert loaded.about == {"env": "rlnas/Trial-v0", "note": [1, None]}
     for name, tensor in controller.state_dict().items():
@@ -221,7 +285,7 @@ def test_saved_and_loaded_it_is_the_same_controller(tmp_path: Path) -> None:
     np.testing.assert_array_equal(controller.predict(seen)[0], loaded.predict(seen)[0])
 
 
-GOOD = {"observation_size": 10, "num_actions": 4, "legal": [6, 10], "hidden_size": 8}
+GOOD = {"observation_size": 10, "actions": [4], "legal": [6, 10], "hidden_size": 8}
 
 
 @pytest.mark.parametrize(
@@ -240,32 +304,35 @@ GOOD = {"observation_size": 10, "num_actions": 4, "legal": [6, 10], "hidden_size
         {"controller": {**GOOD, "legal": [6]}, "about": {}},
         {"controller": {**GOOD, "legal": [6, 9]}, "about": {}},
         {"controller": {**GOOD, "legal": [7, 11]}, "about": {}},
-        {"controller": {**GOOD, "legal": None}, "about": {}},
+        {"controller": {**GOOD, "actions": [5], "legal": None}, "about": {}},
+        {"controller": {**GOOD, "actions": 4}, "about": {}},
+        {"controller": {**GOOD, "cell": "rnn"}, "about": {}},
+        {"controller": {**GOOD, "separate_value": 1}, "about": {}},
         {"controller": {**GOOD, "new_option": 1}, "about": {}},
     ],
 )
 def test_a_checkpoint_that_is_no_controller_is_refused_in_one_line(tmp_path: Path, data: dict[str, object]) -> None:
-    save_checkpoint(tmp_path, data, LSTMController(CONFIG).state_dict())
+    save_checkpoint(tmp_path, data, Controller(CONFIG).tensors())
     with pytest.raises(CheckpointError) as caught:
-        LSTMController.load(tmp_path)
+        Controller.load(tmp_path)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
 def test_a_checkpoint_with_other_tensors_is_refused_naming_one(tmp_path: Path, change: str) -> None:
-    tensors: dict[str, Tensor] = dict(LSTMController(CONFIG).state_dict())
-    named = "policy.bias" if change != "extra" else "surplus"
+    tensors: dict[str, Tensor] = dict(Controller(CONFIG).tensors())
+    named = "controller.policy.bias" if change != "extra" else "controller.surplus"
     if change == "missing":
         del tensors[named]
     else:
         tensors[named] = torch.zeros(5)
     save_checkpoint(tmp_path, {"controller": GOOD, "about": {}}, tensors)
-    with pytest.raises(CheckpointError, match=named) as caught:
-        LSTMController.load(tmp_path)
+    with pytest.raises(CheckpointError, match=named.removeprefix("controller.")) as caught:
+        Controller.load(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_mask_that_does_not_lie_in_the_observation_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="legal must span 4 of 10 entries, got 6 to 11"):
-        ControllerConfig(10, 4, (6, 11))
+        ControllerConfig(10, (4,), (6, 11))

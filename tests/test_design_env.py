@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ from rlnas.envs.design import DesignEnv
 from rlnas.episode import DesignEpisode
 from rlnas.errors import ConfigurationError, IllegalChoiceError, UnknownNameError
 from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
-from rlnas.registration import PRESETS
+from rlnas.registration import PRESETS, PROBLEMS
 from rlnas.replay import recompute
+from rlnas.reward import COMPARING, REWARDS
 from rlnas.search_space import CellSpace, ChainSpace
 from rlnas.sequential_evaluator import SequentialEvaluator
 from rlnas.store import EpisodeStore
@@ -110,7 +112,7 @@ def test_every_ids_spec_survives_json_pickle_and_copying(env_id: str) -> None:
 
 
 def test_ids_are_registered_once_and_say_their_own_name() -> None:
-    assert {env_id for env_id in gym.registry if env_id.startswith("rlnas/")} == set(PRESETS)
+    assert {env_id for env_id in gym.registry if env_id.startswith("rlnas/")} == {*PRESETS, *PROBLEMS}
     records: list[DesignEpisode] = []
     env = gym.make("rlnas/Digits-v0", evaluator=QUICK, recorder=records.extend)
     play_at_random(env, 0)
@@ -280,10 +282,19 @@ def test_options_fix_the_task_and_the_trials_number() -> None:
     assert [record.task for record in records[1:3]] == ["digits:train/17", "digits:train/3"]
 
 
+def test_the_task_can_be_kept() -> None:
+    env = make_env()
+    first = env.reset(seed=1, options={"new_task": False})[1]["task"]  # there is none yet
+    kept = [env.reset(options={"new_task": False})[1]["task"] for _ in range(5)]
+    assert kept == [first] * 5
+    assert len({env.reset(options={"new_task": True})[1]["task"] for _ in range(5)}) > 1
+    assert env.reset(options={"new_task": False, "task": 3})[1]["task"] == "digits:train/3"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tsak": 1}, "'task' and 'trial'.*tsak"),
+        ({"tsak": 1}, "'task', 'new_task' and 'trial'.*tsak"),
         ({"task": -1}, "task.*>= 0.*-1"),
         ({"task": 10**6}, r"digits:train has tasks 0 \.\. \d+, got 1000000"),
         ({"task": "first"}, "'first'"),
@@ -357,7 +368,8 @@ def write_table(folder: Path) -> Path:
     return folder / "small.npz"
 
 
-def test_a_table_is_designed_in_like_any_space(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reward", COMPARING)
+def test_a_table_is_designed_in_like_any_space(reward: str, tmp_path: Path) -> None:
     table = Table.load(write_table(tmp_path))
     records: list[DesignEpisode] = []
     env = DesignEnv(
@@ -365,7 +377,7 @@ def test_a_table_is_designed_in_like_any_space(tmp_path: Path) -> None:
         tasks=(TableSource(table), "all"),
         evaluator=TabularEvaluator(table),
         designs_per_trial=50,
-        reward="normalised",
+        reward=reward,
         recorder=records.extend,
     )
     check_env(env, skip_render_check=True)
@@ -385,10 +397,34 @@ def test_a_table_is_designed_in_like_any_space(tmp_path: Path) -> None:
         tasks=f"table:{path}:all",
         evaluator={"kind": "table", "table": {"path": path}},
         designs_per_trial=50,
-        reward="normalised",
+        reward=reward,
     )
     assert_same(play_at_random(named, 0), told)
     assert list(recompute(records)) == [None] * 50
+
+
+def test_rewards_compare_with_a_whole_table_or_with_so_many_of_its_designs_as_asked(tmp_path: Path) -> None:
+    table = Table.load(write_table(tmp_path))
+    records: list[DesignEpisode] = []
+    for designs in (None, 8):
+        env = DesignEnv(
+            space=table.space,
+            tasks=(TableSource(table), "all"),
+            evaluator=TabularEvaluator(table),
+            designs_per_trial=30,
+            reward="normalised",
+            reference_designs=designs,
+            recorder=records.extend,
+        )
+        play_at_random(env, 0)
+    assert [record.env["reference_designs"] for record in records] == [None] * 30 + [8] * 30
+    assert list(recompute(records)) == [None] * 60
+    column = table.accuracy[:, table.tasks.index(TableSource(table).named(records[0].task).family)]
+    for record in records[:30]:
+        assert record.rewards[-1] == pytest.approx((record.evaluation.accuracy - column.mean()) / column.std())
+    assert records[0].rewards != records[30].rewards
+    with pytest.raises(ConfigurationError, match="reference_designs must be a number unless the evaluator is a table"):
+        replace(make_env().settings, reference_designs=None)
 
 
 def test_a_table_is_not_asked_for_designs_of_another_space(tmp_path: Path) -> None:
@@ -400,7 +436,7 @@ def test_a_table_is_not_asked_for_designs_of_another_space(tmp_path: Path) -> No
 # ---- records
 
 
-@pytest.mark.parametrize("reward", ["accuracy", "improvement", "normalised"])
+@pytest.mark.parametrize("reward", REWARDS)
 @pytest.mark.parametrize("evaluation_seed", [None, 3])
 def test_records_are_the_designs_that_ended_and_can_be_recomputed(
     reward: str, evaluation_seed: int | None, tmp_path: Path

@@ -15,7 +15,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rlnas.adaptation import Adaptation
-from rlnas.agents.rl2 import RL2, RL2Config
+from rlnas.agents.rl2 import RL2
 from rlnas.envs.design import DesignEnv
 from rlnas.envs.vector import DesignVectorEnv
 from rlnas.episode import DesignEpisode
@@ -188,7 +188,7 @@ def test_a_learner_trains_where_duplicates_are_refused() -> None:
         duplicates="refuse",
         recorder=records.extend,
     )
-    learner = RL2(env, RL2Config(hidden_size=8, epochs=2, minibatches=2, learning_rate=1e-2), 0)
+    learner = RL2(env, hidden_size=8, epochs=2, minibatches=2, learning_rate=1e-2)
     before = learner.controller.policy.weight.clone()
     learner.learn(3 * 4 * 8 * 2)
     assert not torch.equal(before, learner.controller.policy.weight)

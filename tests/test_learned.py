@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rlnas.agents import learned
 from rlnas.agents.agent import Agent
-from rlnas.agents.controller import LSTMController
+from rlnas.agents.controller import Controller
 from rlnas.agents.learned import LEARNED_AGENTS, ShuffledEvaluator, controller_agent, wiped
 from rlnas.agents.problem import SearchProblem
 from rlnas.agents.rl2 import RL2
@@ -156,7 +156,7 @@ def test_a_saved_controller_takes_part_with_a_seed_of_its_own(tmp_path: Path) ->
     for seed in (0, 5):
         trained.seed(seed)
         loaded = controller_agent(tmp_path)(problem(), seed)
-        assert isinstance(loaded, LSTMController)
+        assert isinstance(loaded, Controller)
         np.testing.assert_array_equal(search(loaded), search(trained))
     trained.seed(0)
     np.testing.assert_array_equal(

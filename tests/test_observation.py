@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rlnas.digits import DigitsSource
 from rlnas.envs.design import DesignEnv
 from rlnas.envs.observation import ObservationLayout
+from rlnas.reward import REWARDS
 from rlnas.search_space import CellSpace, ChainSpace, SearchSpace
 
 from .fake_evaluator import FakeEvaluator
@@ -114,7 +115,7 @@ def test_the_descriptor_is_the_tasks_own_throughout(index: int) -> None:
         observation = env.step(action)[0]
 
 
-@pytest.mark.parametrize("reward", ["accuracy", "improvement", "normalised"])
+@pytest.mark.parametrize("reward", REWARDS)
 def test_the_next_design_begins_with_the_last_ones_accuracy_whatever_the_reward_form(reward: str) -> None:
     env = make_env(reward=reward, designs_per_trial=4)
     env.reset(seed=3)
@@ -157,7 +158,7 @@ def test_split_gives_views_of_any_batch() -> None:
 @settings(deadline=None, max_examples=60)
 @given(
     space=st.sampled_from([SPACE, ChainSpace(max_layers=4, input_size=2), CellSpace()]),
-    reward=st.sampled_from(["accuracy", "improvement", "normalised"]),
+    reward=st.sampled_from(REWARDS),
     designs=st.integers(1, 3),
     data=st.data(),
 )

@@ -17,7 +17,7 @@ import gymnasium as gym
 import pytest
 
 import rlnas
-from rlnas.registration import PRESETS
+from rlnas.registration import PRESETS, PROBLEMS
 
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -127,10 +127,10 @@ def test_importing_rlnas_registers_every_id_and_loads_neither_torch_nor_a_wing(t
         "print(*sorted(id for id in gymnasium.registry if id.startswith('rlnas/')), *loaded, sep='\\n')"
     )
     result = python(code, tmp_path)
-    assert result.stdout.split() == sorted(PRESETS), result.stderr
+    assert result.stdout.split() == sorted([*PRESETS, *PROBLEMS]), result.stderr
 
 
-@pytest.mark.parametrize("env_id", PRESETS)
+@pytest.mark.parametrize("env_id", [*PRESETS, *PROBLEMS])
 def test_every_id_leads_to_classes_that_exist(env_id: str) -> None:
     spec = gym.spec(env_id)
     for entry_point in (spec.entry_point, spec.vector_entry_point):

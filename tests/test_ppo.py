@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlnas.agents.ppo import clipped_surrogate, explained_variance, generalised_advantage
+from rlnas.agents.ppo import clipped_surrogate, discounted_sum, explained_variance, generalised_advantage
 
 
 def column(*values: float) -> Tensor:
@@ -38,6 +38,16 @@ def test_one_step_has_its_reward_less_its_value_as_advantage() -> None:
     advantage, target = generalised_advantage(column(0.25), column(1), column(0.9), 0.95)
     assert advantage.item() == 0.75
     assert target.item() == 1.0
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 64, 100])
+def test_discounted_sums_are_those_taken_step_by_step(steps: int) -> None:
+    generator = torch.Generator().manual_seed(steps)
+    terms, discount = (torch.rand(steps, 4, dtype=torch.float64, generator=generator) for _ in range(2))
+    expected, following = torch.zeros_like(terms), torch.zeros(4, dtype=torch.float64)
+    for t in reversed(range(steps)):
+        expected[t] = following = terms[t] + discount[t] * following
+    torch.testing.assert_close(discounted_sum(terms, discount), expected)
 
 
 def test_trials_side_by_side_do_not_mix() -> None:

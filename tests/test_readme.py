@@ -72,3 +72,13 @@ def test_every_snippet_runs_and_is_short(snippet: str, tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout
+
+
+def test_the_snippets_of_the_learners_page_run_in_their_order(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "learner.md").read_text()
+    snippets = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(snippets) == 3
+    program = "\n".join(snippets) + "\nassert again.num_timesteps == model.num_timesteps\n"
+    program += "assert all(a.equal(b) for a, b in zip(again.controller.parameters(), model.controller.parameters()))\n"
+    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

@@ -24,7 +24,7 @@ from rlnas.evaluator import (
     Status,
 )
 from rlnas.replay import BATCH, Difference, recompute, render_steps
-from rlnas.reward import random_reference, reward_of
+from rlnas.reward import COMPARING, REWARDS, find_reference, reward_of
 from rlnas.search_space import CellSpace, ChainSpace, SearchSpace
 from rlnas.sequential_evaluator import SequentialEvaluator
 from rlnas.specs import evaluator_from_spec
@@ -61,7 +61,7 @@ def make_trial(reward: str = "accuracy", trial: int = 0, task: Task = TASK, agen
     for design, text in enumerate(DESIGNS):
         architecture = SPACE.parse(text)
         evaluation = EVALUATOR.evaluate([Proposal(architecture, task, design)])[0]
-        reference = random_reference(SPACE, task, EVALUATOR, 3) if reward == "normalised" else None
+        reference = find_reference(SPACE, task, EVALUATOR, 3) if reward in COMPARING else None
         final = reward_of(reward, evaluation.accuracy, best, reference)
         best = max(best, evaluation.accuracy)
         episodes.append(
@@ -105,7 +105,7 @@ def trial() -> list[DesignEpisode]:
     return make_trial()
 
 
-@pytest.mark.parametrize("reward", ["accuracy", "improvement", "normalised"])
+@pytest.mark.parametrize("reward", REWARDS)
 def test_an_honest_record_comes_out_the_same(reward: str, tmp_path: Path) -> None:
     episodes = [*make_trial(reward), *make_trial(reward, trial=1, task=DigitsSource().task("test", 3))]
     with EpisodeStore(tmp_path / "run.db") as store:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +10,58 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
 from rlnas.agents import rl2
-from rlnas.agents.controller import LSTMController
+from rlnas.agents.controller import Controller
 from rlnas.agents.ppo import generalised_advantage
-from rlnas.agents.rl2 import RL2, RL2Config
-from rlnas.agents.rollout import collect
+from rlnas.agents.rl2 import RL2
+from rlnas.agents.rl2_config import RL2Config
+from rlnas.agents.rollout import Rollout, collect, how_it_went
 from rlnas.agents.search_run import run_search
 from rlnas.agents.searcher_agent import MemoryWiped
 from rlnas.checkpoint import load_checkpoint, save_checkpoint
 from rlnas.episode import DesignEpisode
-from rlnas.errors import CheckpointError, ConfigurationError
+from rlnas.errors import CheckpointError, ConfigurationError, UnknownNameError
 from rlnas.search_space import ChainSpace
 
 from .hidden import HIT, MISS, hidden_env
 
-SMALL = RL2Config(hidden_size=8, epochs=2, minibatches=2, learning_rate=1e-2)
+SMALL: dict[str, Any] = {
+    "hidden_size": 8,
+    "epochs": 2,
+    "minibatches": 2,
+    "learning_rate": 1e-2,
+    "final_learning_rate": 1e-3,
+}
 STEPS_PER_UPDATE = 4 * 3 * 2  # trials, designs, decisions
 
 
-def make_learner(config: RL2Config = SMALL, seed: int = 0, **options: Any) -> RL2:
-    return RL2(hidden_env(num_envs=4, **options), config, seed)
+def make_learner(seed: int = 0, env_options: dict[str, Any] | None = None, **settings: Any) -> RL2:
+    return RL2(hidden_env(num_envs=4, **(env_options or {})), seed=seed, **{**SMALL, **settings})
+
+
+class EachUpdate(BaseCallback):
+    """Keeps the statistics of every update; stops after so many updates, or so many steps."""
+
+    def __init__(self, updates: float = math.inf, steps: float = math.inf) -> None:
+        super().__init__()
+        self.told: list[dict[str, float]] = []
+        self.updates, self.steps = updates, steps
+
+    def _on_rollout_start(self) -> None:
+        self._note()
+
+    def _on_step(self) -> bool:
+        return self.n_calls < self.steps and self.model.updates < self.updates
+
+    def _on_training_end(self) -> None:
+        self._note()
+
+    def _note(self) -> None:
+        if self.model.statistics and self.model.statistics not in self.told:
+            self.told.append(self.model.statistics)
 
 
 def weights(learner: RL2) -> dict[str, Tensor]:
@@ -50,17 +77,13 @@ def differ(mine: dict[str, Tensor], its: dict[str, Tensor]) -> bool:
     return any(not torch.equal(tensor, its[name]) for name, tensor in mine.items())
 
 
+@pytest.mark.parametrize("settings", [{}, {"cell": "gru"}, {"separate_value": True}], ids=str)
 @pytest.mark.parametrize("reward", ["accuracy", "improvement", "normalised"])
-def test_on_the_first_minibatch_of_an_update_every_ratio_is_1(reward: str) -> None:
-    seen: list[float] = []
-    learner = make_learner(reward=reward)
-
-    def note(_: RL2, statistics: dict[str, float]) -> None:
-        seen.append(statistics["first_ratio_deviation"])
-
-    learner.learn(5 * STEPS_PER_UPDATE, note)
-    assert len(seen) == 5
-    assert max(seen) < 1e-5
+def test_on_the_first_minibatch_of_an_update_every_ratio_is_1(reward: str, settings: dict[str, Any]) -> None:
+    updates = EachUpdate()
+    make_learner(env_options={"reward": reward}, **settings).learn(5 * STEPS_PER_UPDATE, updates)
+    assert len(updates.told) == 5
+    assert max(statistics["first_ratio_deviation"] for statistics in updates.told) < 1e-5
 
 
 def test_the_first_ratios_would_tell_if_the_policy_judged_were_another() -> None:
@@ -83,7 +106,7 @@ def test_rewards_of_later_designs_count_for_earlier_ones_at_the_design_discount(
         return advantage, target
 
     monkeypatch.setattr(rl2, "generalised_advantage", noted)
-    make_learner(replace(SMALL, gae_lambda=1.0, design_discount=0.7)).learn(STEPS_PER_UPDATE)
+    make_learner(gae_lambda=1.0, design_discount=0.7).learn(STEPS_PER_UPDATE)
     ((_, reward, discount, target),) = given
     assert discount[:, 0].tolist() == pytest.approx([1, 0.7, 1, 0.7, 1, 0.7])
     first, second, third = reward[1::2]
@@ -95,7 +118,7 @@ def test_trained_twice_with_one_seed_weights_and_episodes_are_equal() -> None:
     runs = []
     for seed in (1, 1, 2):
         episodes: list[DesignEpisode] = []
-        learner = make_learner(seed=seed, recorder=episodes.extend).learn(6 * STEPS_PER_UPDATE)
+        learner = make_learner(seed, {"recorder": episodes.extend}).learn(6 * STEPS_PER_UPDATE)
         runs.append((weights(learner), episodes))
     assert_equal(runs[0][0], runs[1][0])
     assert len(runs[0][1]) == 6 * 4 * 3
@@ -106,83 +129,111 @@ def test_trained_twice_with_one_seed_weights_and_episodes_are_equal() -> None:
 
 def test_the_numbers_of_recorded_trials_go_on_from_update_to_update() -> None:
     episodes: list[DesignEpisode] = []
-    make_learner(recorder=episodes.extend).learn(3 * STEPS_PER_UPDATE)
+    make_learner(env_options={"recorder": episodes.extend}).learn(3 * STEPS_PER_UPDATE)
     assert sorted({e.trial for e in episodes}) == list(range(12))
     assert len({(e.trial, e.design) for e in episodes}) == len(episodes) == 36
 
 
 def test_updates_see_different_tasks_and_actions() -> None:
     episodes: list[DesignEpisode] = []
-    make_learner(recorder=episodes.extend).learn(2 * STEPS_PER_UPDATE)
+    make_learner(env_options={"recorder": episodes.extend}).learn(2 * STEPS_PER_UPDATE)
     first, second = ([(e.task, e.actions) for e in episodes if e.trial // 4 == update] for update in (0, 1))
     assert first != second
 
 
+@pytest.mark.parametrize("suffix", ["", ".zip"], ids=["folder", "zip"])
 @pytest.mark.parametrize("update", [0, 1, 3, 5])
-def test_saved_and_restored_it_goes_on_as_if_never_interrupted(tmp_path: Path, update: int) -> None:
-    whole = make_learner().learn(6 * STEPS_PER_UPDATE)
-    first = make_learner()
-    if update:
-        first.learn(6 * STEPS_PER_UPDATE, lambda learner, _: learner.updates < update)
+def test_saved_and_loaded_it_goes_on_as_if_never_interrupted(tmp_path: Path, update: int, suffix: str) -> None:
+    total, path = 6 * STEPS_PER_UPDATE, tmp_path / f"learner{suffix}"
+    whole = make_learner().learn(total)
+    first = make_learner().learn(total, EachUpdate(updates=update))
     assert first.updates == update
-    first.save(tmp_path)
-    second = make_learner().restore(tmp_path)
-    assert (second.updates, second.timesteps) == (update, update * STEPS_PER_UPDATE)
-    second.learn(6 * STEPS_PER_UPDATE)
+    first.save(path)
+    second = RL2.load(path, hidden_env(num_envs=4))
+    assert (second.updates, second.num_timesteps) == (update, update * STEPS_PER_UPDATE)
+    second.learn(total - second.num_timesteps, reset_num_timesteps=False)
+    assert second.num_timesteps == total
     assert_equal(weights(second), weights(whole))
 
 
 def test_stopped_in_the_middle_of_a_rollout_it_is_as_after_its_last_update(tmp_path: Path) -> None:
-    whole = make_learner().learn(4 * STEPS_PER_UPDATE)
-    asked = itertools.count()
-    stopped = make_learner()
-    stopped.learn(4 * STEPS_PER_UPDATE, stop=lambda: next(asked) == 2 * 6 + 3)  # 6 steps make a rollout
-    assert stopped.updates == 2
-    reference = make_learner().learn(4 * STEPS_PER_UPDATE, lambda learner, _: learner.updates < 2)
+    total = 4 * STEPS_PER_UPDATE
+    whole = make_learner().learn(total)
+    stopped = make_learner().learn(total, EachUpdate(steps=2 * 6 + 3))  # 6 steps make a rollout
+    assert (stopped.updates, stopped.num_timesteps) == (2, 2 * STEPS_PER_UPDATE)
+    reference = make_learner().learn(total, EachUpdate(updates=2))
     assert_equal(weights(stopped), weights(reference))
     stopped.save(tmp_path)
-    assert_equal(weights(make_learner().restore(tmp_path).learn(4 * STEPS_PER_UPDATE)), weights(whole))
-    assert_equal(weights(stopped.learn(4 * STEPS_PER_UPDATE)), weights(whole))  # it can itself go on, too
+    loaded = RL2.load(tmp_path, hidden_env(num_envs=4))
+    for learner in (loaded, stopped):  # it can itself go on, too
+        assert_equal(weights(learner.learn(total // 2, reset_num_timesteps=False)), weights(whole))
+
+
+def test_interrupted_at_20_random_steps_it_ends_with_the_same_weights(tmp_path: Path) -> None:
+    total = 12 * STEPS_PER_UPDATE
+    whole = make_learner().learn(total)
+    learner = make_learner()
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        left = total - learner.num_timesteps
+        if left:
+            learner.learn(left, EachUpdate(steps=int(rng.integers(1, 10))), reset_num_timesteps=False)
+        learner.save(tmp_path)
+        learner = RL2.load(tmp_path, hidden_env(num_envs=4))
+    if learner.num_timesteps < total:
+        learner.learn(total - learner.num_timesteps, reset_num_timesteps=False)
+    assert_equal(weights(learner), weights(whole))
 
 
 def test_timesteps_are_rounded_up_to_whole_rollouts() -> None:
     learner = make_learner().learn(STEPS_PER_UPDATE + 1)
-    assert (learner.updates, learner.timesteps) == (2, 2 * STEPS_PER_UPDATE)
-    before = weights(learner)
-    assert_equal(weights(learner.learn(STEPS_PER_UPDATE)), before)  # nothing is left to do
+    assert (learner.updates, learner.num_timesteps) == (2, 2 * STEPS_PER_UPDATE)
 
 
-@pytest.mark.parametrize(
-    ("other", "field"),
-    [
-        (lambda: make_learner(replace(SMALL, clip=0.3)), "learner"),
-        (lambda: make_learner(replace(SMALL, hidden_size=16)), "learner"),
-        (lambda: make_learner(seed=1), "seed"),
-        (lambda: RL2(hidden_env(num_envs=5), SMALL), "num_envs"),
-        (lambda: make_learner(space=ChainSpace(max_layers=3, input_size=4, widths=(4,))), "fit this controller"),
-    ],
-)
-def test_restoring_with_other_settings_is_refused(tmp_path: Path, other: Callable[[], RL2], field: str) -> None:
-    make_learner().learn(STEPS_PER_UPDATE).save(tmp_path)
-    learner = other()
-    before = weights(learner)
-    with pytest.raises(CheckpointError, match=field) as caught:
-        learner.restore(tmp_path)
-    assert "\n" not in str(caught.value)
-    assert_equal(weights(learner), before)
+def test_learning_again_counts_anew_unless_told_otherwise() -> None:
+    learner = make_learner().learn(STEPS_PER_UPDATE)
+    learner.learn(2 * STEPS_PER_UPDATE, reset_num_timesteps=False)
+    assert (learner.updates, learner.num_timesteps) == (3, 3 * STEPS_PER_UPDATE)
+    learner.learn(STEPS_PER_UPDATE)
+    assert (learner.updates, learner.num_timesteps) == (4, STEPS_PER_UPDATE)
 
 
-def test_a_controllers_checkpoint_is_no_training_state(tmp_path: Path) -> None:
+def test_loaded_without_an_environment_it_acts_but_does_not_learn(tmp_path: Path) -> None:
+    learner = make_learner().learn(STEPS_PER_UPDATE)
+    learner.save(tmp_path)
+    loaded = RL2.load(tmp_path)
+    seen = np.zeros((3, learner.controller.config.observation_size), dtype=np.float32)
+    for name in ("deterministic", "sampled"):
+        learner.controller.seed(1)
+        loaded.controller.seed(1)
+        mine, its = (agent.predict(seen, deterministic=name == "deterministic")[0] for agent in (learner, loaded))
+        np.testing.assert_array_equal(mine, its)
+    with pytest.raises(ConfigurationError, match="set_env"):
+        loaded.learn(1)
+
+
+def test_an_environment_with_other_observations_is_refused(tmp_path: Path) -> None:
     learner = make_learner()
-    learner.controller.save(tmp_path)
-    with pytest.raises(CheckpointError):
-        learner.restore(tmp_path)
+    learner.save(tmp_path)
+    other = hidden_env(space=ChainSpace(max_layers=3, input_size=4, widths=(4,)))
+    with pytest.raises(ConfigurationError, match="suit"):
+        learner.set_env(other)
+    with pytest.raises(ConfigurationError, match="suit"):
+        RL2.load(tmp_path, other)
 
 
-def test_a_training_state_is_no_controller(tmp_path: Path) -> None:
-    make_learner().learn(STEPS_PER_UPDATE).save(tmp_path)
-    with pytest.raises(CheckpointError, match="not a controller"):
-        LSTMController.load(tmp_path)
+def test_a_controllers_checkpoint_is_no_learner(tmp_path: Path) -> None:
+    make_learner().controller.save(tmp_path)
+    with pytest.raises(CheckpointError, match="no learner"):
+        RL2.load(tmp_path)
+
+
+def test_a_learners_checkpoint_holds_its_controller(tmp_path: Path) -> None:
+    learner = make_learner().learn(STEPS_PER_UPDATE)
+    learner.save(tmp_path)
+    loaded = Controller.load(tmp_path)
+    assert_equal(dict(loaded.state_dict()), weights(learner))
+    assert loaded.about["env"] == learner.controller.about["env"] == "rlnas/Trial-v0"
 
 
 @pytest.mark.parametrize(
@@ -191,16 +242,22 @@ def test_a_training_state_is_no_controller(tmp_path: Path) -> None:
         {"updates": None},
         {"updates": "3"},
         {"updates": -1},
-        {"timesteps": 1.5},
-        {"timesteps": math.inf},
+        {"num_timesteps": 1.5},
+        {"num_timesteps": math.inf},
+        {"return_variance": "much"},
+        {"settings": {"clip": 0}},
+        {"settings": {"unknown": 1}},
+        {"settings": None},
     ],
+    ids=str,
 )
-def test_a_state_with_impossible_counts_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_state_that_cannot_be_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     make_learner().learn(STEPS_PER_UPDATE).save(tmp_path)
     data, tensors = load_checkpoint(tmp_path)
-    save_checkpoint(tmp_path, {**data, **change}, tensors)
-    with pytest.raises(CheckpointError, match=next(iter(change))):
-        make_learner().restore(tmp_path)
+    save_checkpoint(tmp_path, {**data, "learner": {**data["learner"], **change}}, tensors)
+    with pytest.raises(CheckpointError, match="no learner of this version") as caught:
+        RL2.load(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("prefix", ["optimizer.", "optimizer.0.exp_avg", "optimizer.3.step", "controller.policy"])
@@ -208,8 +265,8 @@ def test_a_state_that_lacks_tensors_is_refused(tmp_path: Path, prefix: str) -> N
     make_learner().learn(STEPS_PER_UPDATE).save(tmp_path)
     data, tensors = load_checkpoint(tmp_path)
     save_checkpoint(tmp_path, data, {name: t for name, t in tensors.items() if not name.startswith(prefix)})
-    with pytest.raises(CheckpointError, match="does not fit"):
-        make_learner().restore(tmp_path)
+    with pytest.raises(CheckpointError, match="of this version"):
+        RL2.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["optimizer.0.exp_avg", "optimizer.0.step", "controller.policy.bias"])
@@ -217,8 +274,8 @@ def test_a_state_with_a_tensor_of_another_shape_is_refused(tmp_path: Path, name:
     make_learner().learn(STEPS_PER_UPDATE).save(tmp_path)
     data, tensors = load_checkpoint(tmp_path)
     save_checkpoint(tmp_path, data, {**tensors, name: torch.zeros(2, 2)})
-    with pytest.raises(CheckpointError, match="does not fit"):
-        make_learner().restore(tmp_path)
+    with pytest.raises(CheckpointError, match="of this version"):
+        RL2.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +293,9 @@ def test_a_state_with_a_tensor_of_another_shape_is_refused(tmp_path: Path, name:
         ("entropy", -0.1),
         ("entropy", math.nan),
         ("value", math.inf),
+        ("discount", 2.0),
+        ("final_entropy", -1.0),
+        ("autocast", 1),
     ],
 )
 def test_a_setting_that_is_not_allowed_is_named(field: str, value: float) -> None:
@@ -243,8 +303,13 @@ def test_a_setting_that_is_not_allowed_is_named(field: str, value: float) -> Non
         RL2Config(**{field: value})
 
 
+def test_an_unknown_setting_is_named_with_the_nearest_known() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'epochs'"):
+        make_learner(epoch=3)
+
+
 def test_a_rollout_of_few_trials_is_divided_into_no_more_minibatches_than_trials() -> None:
-    few, many = (make_learner(replace(SMALL, minibatches=m)) for m in (4, 5))
+    few, many = (make_learner(minibatches=m) for m in (4, 5))
     for learner in (few, many):
         learner.learn(1)
     for name, tensor in few.controller.state_dict().items():
@@ -252,52 +317,104 @@ def test_a_rollout_of_few_trials_is_divided_into_no_more_minibatches_than_trials
 
 
 @pytest.mark.parametrize(
-    "env", [gym.make("CartPole-v1"), gym.make_vec("CartPole-v1", num_envs=2)], ids=["single", "other"]
+    ("env", "said"),
+    [
+        (gym.make("FrozenLake-v1"), "flat Box"),
+        (gym.make("Pendulum-v1"), "Discrete or MultiDiscrete"),
+        ("CartPole", "unknown environment"),
+        (5, "id or an environment"),
+    ],
 )
-def test_an_environment_of_another_kind_is_refused_in_one_line(env: Any) -> None:
-    with pytest.raises(ConfigurationError, match="native vector environment"):
+def test_an_environment_of_another_kind_is_refused_in_one_line(env: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said) as caught:
         RL2(env)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", gym.make("CartPole-v1"), gym.make_vec("CartPole-v1", num_envs=3)])
+def test_it_learns_in_environments_of_gymnasium(env: Any) -> None:
+    """Trials differ in length there; vector environments of both ways to reset are taken."""
+    learner = RL2(env, num_envs=3, **SMALL).learn(100)
+    assert learner.num_timesteps >= 100
+    assert learner.statistics["ep_rew_mean"] == learner.statistics["ep_len_mean"] > 5
+    assert learner.statistics["first_ratio_deviation"] < 1e-5
+
+
+class Levers(gym.Env[Any, Any]):
+    """Two levers at a time, of three and of two; the last of each pays."""
+
+    observation_space = gym.spaces.Box(0, 1, (1,), np.float32)
+    action_space = gym.spaces.MultiDiscrete([3, 2])
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.left = 4
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.left -= 1
+        return np.zeros(1, np.float32), float((action == [2, 1]).mean()), self.left == 0, False, {}
+
+
+@pytest.mark.parametrize("settings", [{}, {"cell": "gru", "separate_value": True, "autocast": True}], ids=str)
+def test_it_learns_to_take_several_actions_in_a_step(settings: dict[str, Any]) -> None:
+    env = gym.vector.SyncVectorEnv([Levers] * 16)
+    learner = RL2(env, **{**SMALL, "entropy": 0.0, **settings}).learn(16 * 4 * 40)
+    actions, _ = learner.predict(np.zeros((5, 1), np.float32), deterministic=True)
+    assert actions.tolist() == [[2, 1]] * 5
+    assert learner.statistics["ep_rew_mean"] > 3.5
+
+
+def test_the_reward_of_each_inner_episode_is_told_where_there_is_no_accuracy() -> None:
+    ended = torch.tensor([[0, 1], [1, 0], [0, 1], [1, 0], [0, 0]], dtype=torch.bool)
+    playing = torch.ones(5, 2, dtype=torch.bool)
+    reward = torch.tensor([[1.0, 3], [2, 1], [0, 1], [5, 9], [7, 9]])
+    nothing = torch.zeros(5, 2)
+    rollout = Rollout(nothing[..., None], nothing, nothing, nothing, reward, ended, nothing * math.nan, playing)
+    told = how_it_went(rollout)
+    assert told["designs"] == 4
+    assert (told["first_reward"], told["last_reward"]) == ((3 + 3) / 2, (5 + 2) / 2)
+    assert (told["reward"], told["best_reward"]) == ((3 + 3 + 5 + 2) / 4, (5 + 3) / 2)
 
 
 def test_a_single_decision_in_a_single_trial_leaves_the_weights_finite() -> None:
     space = ChainSpace(max_layers=1, input_size=4, widths=(4,), dense_widths=(8,))
-    learner = RL2(hidden_env(num_envs=1, designs=1, space=space), replace(SMALL, minibatches=1))
+    learner = RL2(hidden_env(num_envs=1, designs=1, space=space), **{**SMALL, "minibatches": 1})
     learner.learn(3)
     assert all(torch.isfinite(tensor).all() for tensor in weights(learner).values())
 
 
 def test_statistics_tell_how_the_trials_went() -> None:
     episodes: list[DesignEpisode] = []
-    kept: list[dict[str, float]] = []
-    learner = make_learner(recorder=episodes.extend)
-    learner.learn(2 * STEPS_PER_UPDATE, lambda _, statistics: kept.append(statistics))
-    for update, statistics in enumerate(kept):
+    updates = EachUpdate()
+    make_learner(env_options={"recorder": episodes.extend}).learn(2 * STEPS_PER_UPDATE, updates)
+    assert len(updates.told) == 2
+    for update, statistics in enumerate(updates.told):
         mine = [e for e in episodes if e.trial // 4 == update]
         table = np.array(
             [[e.evaluation.accuracy for e in mine if e.trial == t] for t in sorted({e.trial for e in mine})]
         )
-        assert statistics["updates"] == update + 1
-        assert statistics["timesteps"] == (update + 1) * STEPS_PER_UPDATE
         assert statistics["designs"] == table.size == 12
         assert statistics["accuracy"] == pytest.approx(table.mean())
         assert statistics["first_accuracy"] == pytest.approx(table[:, 0].mean())
         assert statistics["last_accuracy"] == pytest.approx(table[:, -1].mean())
         assert statistics["best_accuracy"] == pytest.approx(table.max(1).mean())
-        assert statistics["reward"] == pytest.approx(table.sum(1).mean())
+        assert statistics["ep_rew_mean"] == pytest.approx(table.sum(1).mean())
         assert all(math.isfinite(value) for value in statistics.values())
 
 
-def test_learning_rate_falls_linearly_to_a_tenth() -> None:
-    rates: list[float] = []
-    make_learner().learn(10 * STEPS_PER_UPDATE, lambda _, statistics: rates.append(statistics["learning_rate"]))
+def test_what_changes_over_the_training_does_so_linearly() -> None:
+    updates = EachUpdate()
+    make_learner().learn(10 * STEPS_PER_UPDATE, updates)
+    rates = [statistics["learning_rate"] for statistics in updates.told]
     np.testing.assert_allclose(rates, [1e-2 * (1 - 0.9 * k / 10) for k in range(10)])
 
 
 def test_it_learns_to_search_and_its_memory_is_what_does_it() -> None:
     """The best first choice differs from task to task and no descriptor tells it: only trying and remembering helps."""
     designs, tasks = 4, 48
-    config = RL2Config(hidden_size=32, learning_rate=5e-3, epochs=4, minibatches=2)
-    learner = RL2(hidden_env(num_envs=32, designs=designs), config, seed=0)
+    env = hidden_env(num_envs=32, designs=designs)
+    learner = RL2(env, hidden_size=32, learning_rate=5e-3, epochs=4, minibatches=2)
     learner.learn(250 * 32 * designs * 2)
     gains, last = {}, {}
     env = hidden_env(num_envs=tasks, designs=designs, split="test")

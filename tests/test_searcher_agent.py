@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rlnas.agents.agent import Agent, State
-from rlnas.agents.controller import ControllerConfig, LSTMController
+from rlnas.agents.controller import Controller, ControllerConfig
 from rlnas.agents.searcher_agent import MemoryWiped, SearcherAgent
 from rlnas.agents.searchers import RandomSearch, Searcher
 from rlnas.architecture import Architecture
@@ -211,8 +211,8 @@ def test_a_trial_begins_for_a_wiped_agent_as_it_begins_for_any() -> None:
 def test_a_wiped_controller_acts_in_later_designs_as_in_the_first() -> None:
     env = hidden_env(4, 5)
     slices = env.layout["legal"]
-    shape = ControllerConfig(env.layout.size, int(env.single_action_space.n), (slices.start, slices.stop), 8)
-    agent = MemoryWiped(LSTMController(shape, seed=1), env.layout)
+    shape = ControllerConfig(env.layout.size, (int(env.single_action_space.n),), (slices.start, slices.stop), 8)
+    agent = MemoryWiped(Controller(shape, seed=1), env.layout)
     observation, _ = env.reset(seed=0)
     start, state, actions = np.ones(4, dtype=np.bool_), None, []
     for _ in range(10):
@@ -226,8 +226,8 @@ def test_a_wiped_controller_acts_in_later_designs_as_in_the_first() -> None:
 def test_a_wiped_controller_answers_a_single_observation() -> None:
     env = hidden_env(1, 2)
     slices = env.layout["legal"]
-    shape = ControllerConfig(env.layout.size, int(env.single_action_space.n), (slices.start, slices.stop), 8)
-    agent = MemoryWiped(LSTMController(shape), env.layout)
+    shape = ControllerConfig(env.layout.size, (int(env.single_action_space.n),), (slices.start, slices.stop), 8)
+    agent = MemoryWiped(Controller(shape), env.layout)
     observation, _ = env.reset(seed=0)
     state = None
     for _ in range(4):

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from rlnas.agents import training
-from rlnas.agents.controller import LSTMController
-from rlnas.agents.rl2 import RL2Config
+from rlnas.agents.controller import Controller
+from rlnas.agents.rl2_config import RL2Config
 from rlnas.agents.training import AGENT, CHECKPOINT, EPISODES, SETTINGS, TrainSettings, begin_run, read_run, train
 from rlnas.checkpoint import MANIFEST
 from rlnas.episode import DesignEpisode
@@ -103,7 +103,7 @@ def test_every_episode_is_recorded_exactly_once(whole: tuple[Path, dict[str, Any
 
 
 def test_the_agent_says_what_it_was_trained_for_and_acts(whole: tuple[Path, dict[str, Any]]) -> None:
-    agent = LSTMController.load(whole[0] / AGENT)
+    agent = Controller.load(whole[0] / AGENT)
     assert agent.about == json.loads(json.dumps({"env": SETTING.env, "space": SPACE.spec()}))
     observation = np.zeros((2, agent.config.observation_size), dtype=np.float32)
     assert agent.predict(observation)[0].shape == (2,)
@@ -112,8 +112,8 @@ def test_the_agent_says_what_it_was_trained_for_and_acts(whole: tuple[Path, dict
 def test_the_csv_log_has_a_row_for_each_update(whole: tuple[Path, dict[str, Any]]) -> None:
     folder, result = whole
     rows = log_rows(folder / "logs" / "progress.csv")
-    assert [float(row["train/updates"]) for row in rows] == [1, 2, 3, 4]
-    assert [float(row["train/timesteps"]) for row in rows] == [STEPS / UPDATES * k for k in (1, 2, 3, 4)]
+    assert [float(row["time/updates"]) for row in rows] == [1, 2, 3, 4]
+    assert [float(row["time/total_timesteps"]) for row in rows] == [STEPS / UPDATES * k for k in (1, 2, 3, 4)]
     assert float(rows[-1]["train/accuracy"]) == pytest.approx(result["accuracy"])
     accuracies = np.array([e.evaluation.accuracy for e in episodes_of(folder)]).reshape(UPDATES, -1).mean(1)
     np.testing.assert_allclose([float(row["train/accuracy"]) for row in rows], accuracies, rtol=1e-5)
@@ -212,7 +212,7 @@ def test_a_resumed_run_logs_beside_what_was_logged(tmp_path: Path) -> None:
     train(folder, HiddenEvaluator(), stop=stop_at(ROLLOUT))
     train(folder, HiddenEvaluator())
     names = ("progress.csv", "progress-from-update-1.csv")
-    updates = [[float(row["train/updates"]) for row in log_rows(folder / "logs" / name)] for name in names]
+    updates = [[float(row["time/updates"]) for row in log_rows(folder / "logs" / name)] for name in names]
     assert updates == [[1], [2, 3, 4]]
 
 

@@ -22,6 +22,7 @@ from rlnas.errors import ConfigurationError, IllegalChoiceError, UnknownNameErro
 from rlnas.evaluator import Evaluation, Proposal
 from rlnas.registration import PRESETS
 from rlnas.replay import recompute
+from rlnas.reward import REWARDS
 from rlnas.search_space import CellSpace, ChainSpace, SearchSpace
 from rlnas.table import Table
 from rlnas.tabular_evaluator import TableSource, TabularEvaluator
@@ -71,7 +72,7 @@ def arrays_in(value: Any) -> list[np.ndarray[Any, Any]]:
 
 
 @pytest.mark.parametrize("space", [ChainSpace(max_layers=3, input_size=2, widths=(4, 8)), CellSpace()], ids=str)
-@pytest.mark.parametrize("reward", ["accuracy", "improvement", "normalised"])
+@pytest.mark.parametrize("reward", REWARDS)
 @pytest.mark.parametrize(("designs", "evaluation_seed"), [(1, 0), (3, None)])
 def test_it_equals_single_environments_bit_for_bit(
     space: SearchSpace, reward: str, designs: int, evaluation_seed: int | None
@@ -323,7 +324,7 @@ class Unhurried:
         return self._evaluator.spec()
 
 
-@pytest.mark.parametrize("reward", ["accuracy", "improvement", "normalised"])
+@pytest.mark.parametrize("reward", REWARDS)
 @pytest.mark.parametrize(
     ("evaluation_seed", "duplicates", "space"),
     [(0, "count", None), (None, "count", None), (7, "refuse", None), (0, "count", CellSpace())],
