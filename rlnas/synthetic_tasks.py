@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,27 +19,30 @@ from rlnas.table_recording import Recording
 from rlnas.task_prior import TaskPrior
 
 SPLIT = "synthetic"
+_PRIORS: WeakKeyDictionary[Table, dict[tuple[str, ...], TaskPrior]] = WeakKeyDictionary()
 MIXED, JITTER = 0.5, 0.1
 """How far at most a synthetic descriptor is from a known one on the way to another, and its standard deviation around
 that, in units of the known ones'."""
 
 
-def prior_of_table(table: Table, columns: Sequence[str] | None = None, seed: int = 0) -> TaskPrior:
-    """What a table's columns teach about tasks.
+def prior_of_table(table: Table, columns: Sequence[str] | None = None) -> TaskPrior:
+    """What a table's columns teach about tasks; remembered for as long as the table lives.
 
     Args:
         table: the table.
         columns: names of those to learn from; all by default.
-        seed: of the fit.
 
     Raises:
         UnknownNameError: if there is no such column.
     """
     chosen = _numbers(table, columns)
-    counts = [np.log1p(array[:, chosen]).mean(1) for array in (table.parameters, table.flops)]
-    return TaskPrior(
-        table.space.codes, np.stack(counts, axis=1), table.accuracy[:, chosen], descriptors_of(table)[chosen], seed=seed
-    )
+    known = _PRIORS.setdefault(table, {})
+    names = tuple(table.tasks[column] for column in chosen)
+    if names not in known:
+        counts = [np.log1p(array[:, chosen]).mean(1) for array in (table.parameters, table.flops)]
+        accuracy, descriptors = table.accuracy[:, chosen], descriptors_of(table)[chosen]
+        known[names] = TaskPrior(table.space.codes, np.stack(counts, axis=1), accuracy, descriptors)
+    return known[names]
 
 
 def synthesise(table: Table, columns: Sequence[str] | None = None, count: int = 2000, seed: int = 0) -> Table:
@@ -65,7 +69,7 @@ def synthesise(table: Table, columns: Sequence[str] | None = None, count: int = 
     at_least("count", count, 1)
     chosen = _numbers(table, columns)
     rng = np.random.default_rng(seed)
-    prior = prior_of_table(table, columns, seed)
+    prior = prior_of_table(table, columns)
     known = descriptors_of(table)[chosen]
     first, second = rng.integers(len(chosen), size=(2, count))
     way = rng.uniform(0, MIXED, size=(count, 1))

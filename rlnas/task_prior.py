@@ -121,6 +121,7 @@ class TaskPrior:
         self._basis = _basis(features, fitted.nearness, rng)
         self._condition(rows, np.ones(len(codes)))
         self._condition(rows, self._relative_noise(rows))
+        self._basis = self._basis - self._basis.mean(0)  # what all designs have in common is the task's level
         moments = (level, np.log(scale), np.log(deviation * np.sqrt(share)))
         self._moments = [_Smooth(self.tasks, moment) for moment in moments]
 
@@ -128,12 +129,11 @@ class TaskPrior:
         """What to believe of a task with this descriptor, (D,)."""
         fitted, task = self._fitted, self._standard(descriptor[None])
         with_known = fitted.shared + fitted.alike * _alike(task, self.tasks, fitted.lengths)[0]  # (T,)
-        explained = self._strength * np.einsum("t,mtu,u->m", with_known, self._precision, with_known)
+        explained = self._strength * (self._precision @ with_known @ with_known)
         level, log_scale, log_noise = (moment(task) for moment in self._moments)
-        mean = self._basis @ (self._weights @ with_known)
         return Belief(
-            mean=mean - mean.mean(),  # what all designs have in common is the task's level
-            basis=self._basis - self._basis.mean(0),
+            mean=self._basis @ (self._weights @ with_known),
+            basis=self._basis,
             variance=np.maximum(fitted.shared + fitted.alike + fitted.own - explained, 0.0),
             level=level,
             log_scale=log_scale,
@@ -215,7 +215,9 @@ def _fit(features: Sequence[Floats], worth: Floats, tasks: Floats, rng: np.rando
         rows = rng.choice(count, min(SAMPLE, count), replace=False)
         distances = [torch.from_numpy(_squared(part[rows], part[rows])) for part in features]
         weighted = sum(weight.exp() * d for weight, d in zip(free["nearness"], distances, strict=True))
-        near = torch.exp(-weighted) + JITTER * torch.eye(len(rows), dtype=torch.float64)
+        # Unequal, since eigenvectors have no gradient where eigenvalues are equal.
+        jitter = JITTER * torch.linspace(1, 10, len(rows), dtype=torch.float64)
+        near = torch.exp(-weighted) + torch.diag(jitter)
         strength, turned = torch.linalg.eigh(near)
         shared, alike, own = free["variances"].exp()
         gaps = ((described[:, None] - described) / free["lengths"].exp()) ** 2
