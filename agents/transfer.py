@@ -123,7 +123,7 @@ class TransferAgent:
         for row, (position, merit) in enumerate(self._towards(observation, episode_start)):
             likely = (np.maximum(merit, 0.0) / merit.max()) ** self._sharpness if merit.max() > 0 else merit == 0
             advice[row] = np.bincount(self._codes[:, position], weights=likely, minlength=advice.shape[1])
-        return advice / advice.sum(1, keepdims=True)
+        return np.asarray(advice / advice.sum(1, keepdims=True))
 
     def _towards(
         self, observation: NDArray[np.float32], episode_start: NDArray[np.bool_] | None

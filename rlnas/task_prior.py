@@ -250,7 +250,8 @@ def _negative_log_likelihood(values: Tensor, covariance: Tensor) -> Tensor:
     """Of rows (M, T) under normal distributions of these covariances (M, T, T), but for a constant."""
     factor = torch.linalg.cholesky(covariance)
     solved = torch.cholesky_solve(values[:, :, None], factor)[:, :, 0]
-    return 0.5 * (values * solved).sum() + factor.diagonal(dim1=1, dim2=2).log().sum()
+    loss: Tensor = 0.5 * (values * solved).sum() + factor.diagonal(dim1=1, dim2=2).log().sum()
+    return loss
 
 
 class _Smooth:
