@@ -39,6 +39,8 @@ def make_settings(
     invalid_action: str = "penalise",
     evaluation_seed: int | None = 0,
     duplicates: str = "count",
+    descriptor: bool = True,
+    feedback: str = "accuracy",
     data: str | None = None,
 ) -> TrialSettings:
     """Settings from what a user may write for :class:`DesignEnv`'s arguments.
@@ -71,6 +73,8 @@ def make_settings(
         invalid_action=invalid_action,
         evaluation_seed=evaluation_seed,
         duplicates=duplicates,
+        descriptor=descriptor,
+        feedback=feedback,
     )
 
 

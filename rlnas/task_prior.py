@@ -250,8 +250,9 @@ def _negative_log_likelihood(values: Tensor, covariance: Tensor) -> Tensor:
     """Of rows (M, T) under normal distributions of these covariances (M, T, T), but for a constant."""
     factor = torch.linalg.cholesky(covariance)
     solved = torch.cholesky_solve(values[:, :, None], factor)[:, :, 0]
-    loss: Tensor = 0.5 * (values * solved).sum() + factor.diagonal(dim1=1, dim2=2).log().sum()
-    return loss
+    distance: Tensor = (values * solved).sum()
+    spread: Tensor = factor.diagonal(dim1=1, dim2=2).log().sum()
+    return 0.5 * distance + spread
 
 
 class _Smooth:
