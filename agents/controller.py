@@ -98,6 +98,8 @@ class Controller(nn.Module):
         super().__init__()
         self.config = config
         self.about: dict[str, Any] = {}
+        self.log: list[dict[str, float]] = []
+        """What training logged, an entry for each update; not saved with it."""
         make = CELLS[config.cell]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
