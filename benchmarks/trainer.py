@@ -144,7 +144,10 @@ def contestants(table: Table, quick: bool) -> dict[str, Contestant]:
         return Contestant(model, envs * steps)
 
     def ours(envs: int = TRIALS, **settings: Any) -> Contestant:
-        return Contestant(RL2(trials(table, envs), epochs=EPOCHS, minibatches=MINIBATCHES, hidden_size=HIDDEN, **settings), envs * TRIAL)
+        return Contestant(
+            RL2(trials(table, envs), epochs=EPOCHS, minibatches=MINIBATCHES, hidden_size=HIDDEN, **settings),
+            envs * TRIAL,
+        )
 
     everyone = {DEFAULT: theirs(16, 128, 128)}
     for batch in (1920, 3840):
