@@ -112,9 +112,11 @@ MDP_10 = Experiment(
     "rlnas/TabularMDP-v0",
     {"episodes": 10},
     seeds=3,
-    steps=20_000_000,
+    steps=32_000_000,
     trials=256,
     judged=2_000,
+    settings={"gae_lambda": 0.8, "entropy": 0.08, "epochs": 2, "minibatches": 8},
+    span=100,
     goal=150,
     published={"RL²": 156.2, "random": 100.1, "posterior sampling": 138.1},
 )
