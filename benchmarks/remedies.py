@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 import rlnas  # noqa: F401 - registers the environments
-from rlnas.agents.agent import Agent, State
+from rlnas.agents.agent import Likeliest
 from rlnas.agents.cloning import CloningConfig, clone
 from rlnas.agents.portfolio import best_on_average, nearest_portfolio, portfolio
 from rlnas.agents.problem import MakeAgent, SearchProblem
@@ -72,22 +72,6 @@ BASELINES: dict[str, MakeAgent] = {
     "nearest-portfolio": nearest_portfolio,
     "transfer-gp": transfer_gp,
 }
-
-
-class Likeliest:
-    """A controller that takes its likeliest actions."""
-
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-
-    def predict(
-        self,
-        observation: NDArray[np.float32],
-        state: State = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray[np.int64], State]:
-        return self._agent.predict(observation, state, episode_start, True)
 
 
 def main() -> None:
