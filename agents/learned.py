@@ -31,7 +31,8 @@ from .transfer import transfer_gp
 ROLLOUT_STEPS = 2_400
 """About how many steps an update learns from; long trials are played fewer at a time, 8 at least and 64 at most."""
 
-SYNTHETIC_TASKS = 2_000
+SYNTHETIC_TASKS, SYNTHETIC_VALUES = 2_000, 4_000_000
+"""Synthetic tasks, and values of their designs, at most."""
 CLONED_TRIALS = 1_920
 """Trials in which a controller is taught, :data:`AT_A_TIME` at a time."""
 AT_A_TIME = 64
@@ -112,7 +113,8 @@ def _synthetic_env(problem: SearchProblem, seed: int, trials: int) -> VectorEnv:
     """Trials on tasks that might have been the problem's."""
     table = problem.evaluator.table  # type: ignore[attr-defined]
     columns = [task.column for task in problem.training_tasks() if isinstance(task, TableTask)]
-    made = synthesise(table, columns, SYNTHETIC_TASKS, seed)
+    count = min(SYNTHETIC_TASKS, max(1, SYNTHETIC_VALUES // problem.space.size))
+    made = synthesise(table, columns, count, seed)
     reward = problem.env_options.get("reward", "log-percentile")
     tasks = {"tasks": (TableSource(made), SPLIT), "evaluator": TabularEvaluator(made), "reward": reward}
     return problem.training_env(trials, **tasks)
