@@ -71,3 +71,25 @@ class Session:
     def reset(self) -> None:
         """Forget everything: a new trial begins."""
         self._state, self._begun = None, False
+
+
+class Likeliest:
+    """An agent that takes its likeliest actions, whatever it is asked for.
+
+    Args:
+        agent: any; its ``log``, if it has one, is this agent's, too.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self.log: list[dict[str, float]] = getattr(agent, "log", [])
+
+    def predict(
+        self,
+        observation: NDArray[np.float32],
+        state: State = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[NDArray[np.int64], State]:
+        """See :meth:`Agent.predict`."""
+        return self._agent.predict(observation, state, episode_start, True)

@@ -337,7 +337,10 @@ class Benchmark:
             env.close()
             if store is not None:
                 store.close()
-        run.save(self._file(folder, name, seed))
+        file = self._file(folder, name, seed)
+        if log := getattr(agent, "log", None):
+            write_durably(file.with_suffix(".csv"), _csv(log))
+        run.save(file)
         return float(run.best_so_far[:, -1].mean())
 
     def _problem(self, env: VectorEnv, evaluator: Evaluator) -> SearchProblem:
@@ -404,6 +407,11 @@ def _begin_worker(benchmark: Benchmark) -> None:
 def _work(folder: Path, name: str, seed: int) -> float:
     benchmark, evaluator = _in_worker
     return benchmark.run_one(folder, name, seed, evaluator)
+
+
+def _csv(rows: Sequence[Mapping[str, float]]) -> bytes:
+    lines = [",".join(rows[0]), *(",".join(f"{value:.6g}" for value in row.values()) for row in rows)]
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def _folder_name(agent: str) -> str:

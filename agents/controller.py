@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rlnas.checkpoint import load_checkpoint, one_line, save_checkpoint
 from rlnas.errors import CheckpointError, ConfigurationError, at_least, one_of
@@ -97,6 +98,8 @@ class Controller(nn.Module):
         super().__init__()
         self.config = config
         self.about: dict[str, Any] = {}
+        self.log: list[dict[str, float]] = []
+        """What training logged, an entry for each update; not saved with it."""
         make = CELLS[config.cell]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -132,18 +135,19 @@ class Controller(nn.Module):
         """Masked logits (T, B, A), values (T, B) and the memory after; observations are (T, B, D)."""
         if self.value_memory is None:
             hidden, memory = _remember(self.memory, observation, memory)
-            features = judged = torch.cat([hidden, observation], dim=-1)
+            said = _heads(hidden, observation, self.policy, self.value)
+            logits, value = said[..., :-1], said[..., -1]
         else:
             half = len(memory) // 2
             hidden, mine = _remember(self.memory, observation, memory[:half])
             its_hidden, its = _remember(self.value_memory, observation, memory[half:])
-            features, judged = (torch.cat([h, observation], dim=-1) for h in (hidden, its_hidden))
+            logits = _heads(hidden, observation, self.policy)
+            value = _heads(its_hidden, observation, self.value).squeeze(-1)
             memory = (*mine, *its)
-        logits = self.policy(features)
         if self.config.legal is not None:
             legal = observation[..., slice(*self.config.legal)] > 0.5
             logits = logits.masked_fill(~legal, ILLEGAL)
-        return logits, self.value(judged).squeeze(-1), memory
+        return logits, value, memory
 
     def act(
         self,
@@ -161,26 +165,29 @@ class Controller(nn.Module):
             legal: (B, A) bool, further to what observations say.
 
         Returns:
-            Actions, their log-probabilities (B,), values (B,) and the memory after.
+            Actions, the logits (B, A) they come of, values (B,) and the memory after.
         """
         logits, value, memory = self.forward(observation[None], memory)
         logits = logits[0] if legal is None else logits[0].masked_fill(~legal, ILLEGAL)
-        parts = torch.split(logits, list(self.config.actions), dim=-1)
-        chosen = [gumbel_argmax(part.cpu(), generator).to(self.device) for part in parts]
-        taken = [part.log_softmax(-1).gather(-1, choice[:, None]) for part, choice in zip(parts, chosen, strict=True)]
+        parts = torch.split(logits.cpu(), list(self.config.actions), dim=-1)
+        chosen = [gumbel_argmax(part, generator) for part in parts]
         action = chosen[0] if len(chosen) == 1 else torch.stack(chosen, dim=-1)
-        return action, torch.cat(taken, dim=-1).sum(-1), value[0], memory
+        return action.to(self.device), logits, value[0], memory
 
     def judge(self, observation: Tensor, action: Tensor) -> Judgement:
         """Whole trials at once, from blank memory: observations (T, B, D), actions (T, B) or (T, B, K)."""
         logits, value, _ = self.forward(observation, self.blank(observation.shape[1]))
+        return self.judgement(logits.float(), action, value.float())
+
+    def judgement(self, logits: Tensor, action: Tensor, value: Tensor) -> Judgement:
+        """What logits (T, B, A) say of actions (T, B) or (T, B, K)."""
         choices = action if len(self.config.actions) > 1 else action[..., None]
         log_prob, entropy = torch.zeros_like(value), torch.zeros_like(value)
-        for k, part in enumerate(torch.split(logits.float(), list(self.config.actions), dim=-1)):
+        for k, part in enumerate(torch.split(logits, list(self.config.actions), dim=-1)):
             log_probs = part.log_softmax(-1)
             log_prob = log_prob + log_probs.gather(-1, choices[..., k, None]).squeeze(-1)
             entropy = entropy - (log_probs.exp() * log_probs).sum(-1)
-        return Judgement(log_prob, entropy, value.float())
+        return Judgement(log_prob, entropy, value)
 
     @torch.no_grad()
     def predict(
@@ -258,3 +265,10 @@ def _remember(cell: nn.Module, observation: Tensor, memory: Memory) -> tuple[Ten
     """A cell's outputs (T, B, hidden) and its memory after."""
     hidden, after = cell(observation, memory if len(memory) > 1 else memory[0])
     return hidden, after if isinstance(after, tuple) else (after,)
+
+
+def _heads(hidden: Tensor, observation: Tensor, *heads: nn.Linear) -> Tensor:
+    """What linear heads say of memory and observation together, without a copy of the two, side by side."""
+    weight, bias = (torch.cat(parts) for parts in zip(*((head.weight, head.bias) for head in heads), strict=True))
+    of_hidden, of_observation = torch.split(weight, [hidden.shape[-1], observation.shape[-1]], dim=-1)
+    return F.linear(hidden, of_hidden.contiguous()) + F.linear(observation, of_observation.contiguous(), bias)

@@ -3,43 +3,88 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import VectorEnv
+from stable_baselines3.common.logger import KVWriter, Logger
 
 from rlnas.architecture import Architecture
 from rlnas.episode import canonical_json
-from rlnas.errors import CheckpointError
+from rlnas.errors import CheckpointError, ConfigurationError
 from rlnas.evaluator import Evaluation, Evaluator, Proposal
+from rlnas.synthetic_tasks import SPLIT, synthesise
+from rlnas.tabular_evaluator import TableSource, TableTask, TabularEvaluator
 
+from .agent import Agent, Likeliest
+from .cloning import clone
 from .controller import Controller
 from .problem import MakeAgent, SearchProblem
 from .rl2 import RL2
 from .searcher_agent import MemoryWiped
+from .transfer import transfer_gp
 
 ROLLOUT_STEPS = 2_400
 """About how many steps an update learns from; long trials are played fewer at a time, 8 at least and 64 at most."""
+
+SYNTHETIC_TASKS = 2_000
+CLONED_TRIALS = 1_920
+"""Trials in which a controller is taught, :data:`AT_A_TIME` at a time."""
+AT_A_TIME = 64
+TUNING: dict[str, Any] = {"learning_rate": 1e-4, "final_learning_rate": 1e-5, "entropy": 0.0, "epochs": 3}
+"""How PPO goes on from a clone, with four times as many trials at a time: gently, as there is much to lose."""
 
 _trained: dict[str, Controller] = {}
 """What was trained in this process, by everything that decides the outcome: ``rl2-wiped`` is ``rl2`` of its seed."""
 
 
-def rl2(problem: SearchProblem, seed: int) -> Controller:
-    """RL² with its default settings, trained on the problem's training tasks."""
-    env = problem.training_env(trials_at_a_time(problem))
-    learner = RL2(env, seed=seed, device=problem.device)
-    settings = env.settings.spec()  # type: ignore[attr-defined]
-    key = canonical_json([settings, problem.training_steps, problem.device, seed])
-    if key in _trained:
-        learner.controller.load_state_dict(_trained[key].state_dict())
-    else:
-        _trained[key] = learner.learn(problem.training_steps).controller
-    env.close()
-    learner.controller.seed(seed)
-    return learner.controller
+def rl2(problem: SearchProblem, seed: int) -> Agent:
+    """RL² on a table: begun as :func:`rl2_cloned`, tuned by PPO on such tasks, acting by likeliest actions.
+
+    Where networks are trained, or edited, there are no synthetic tasks and this is :func:`rl2_scratch`.
+    """
+    if not _can_be_cloned(problem):
+        return rl2_scratch(problem, seed)
+
+    def train() -> Controller:
+        env = _synthetic_env(problem, seed, 4 * AT_A_TIME)
+        learner = RL2(env, seed=seed, device=problem.device, **TUNING)
+        learner.controller.load_state_dict(_cloned(problem, seed).state_dict())
+        return _learn(learner, problem.training_steps)
+
+    return Likeliest(_once("rl2", problem, seed, train))
+
+
+def rl2_cloned(problem: SearchProblem, seed: int) -> Agent:
+    """RL²'s controller, taught to search synthetic tasks as ``transfer-gp`` does; acts by likeliest actions.
+
+    The tasks are drawn from what the training tasks teach (:mod:`rlnas.synthetic_tasks`); PPO plays no part in it.
+
+    Raises:
+        ConfigurationError: if the problem's evaluator is no table.
+    """
+    if not _can_be_cloned(problem):
+        raise ConfigurationError("rl2-cloned learns from a table's columns where each action is a choice of the design")
+    return Likeliest(_cloned(problem, seed))
+
+
+def rl2_scratch(problem: SearchProblem, seed: int) -> Controller:
+    """RL² by PPO alone, on the problem's training tasks; actions are sampled.
+
+    Each design is credited with its own reward only, which is best where nothing is evaluated twice.
+    """
+
+    def train() -> Controller:
+        env = problem.training_env(trials_at_a_time(problem))
+        return _learn(RL2(env, seed=seed, device=problem.device, design_discount=0.0), problem.training_steps)
+
+    controller = _once("scratch", problem, seed, train)
+    controller.seed(seed)
+    return controller
 
 
 def trials_at_a_time(problem: SearchProblem) -> int:
@@ -47,12 +92,71 @@ def trials_at_a_time(problem: SearchProblem) -> int:
     return min(64, max(8, round(ROLLOUT_STEPS / (problem.designs * len(problem.space.decisions)))))
 
 
+def _can_be_cloned(problem: SearchProblem) -> bool:
+    return isinstance(problem.evaluator, TabularEvaluator) and problem.layout.ACTIONS_ARE_CHOICES
+
+
+def _cloned(problem: SearchProblem, seed: int) -> Controller:
+    def train() -> Controller:
+        env = _synthetic_env(problem, seed, AT_A_TIME)
+        learner = RL2(env, seed=seed, device=problem.device)
+        teacher = transfer_gp(problem, seed)
+        clone(learner.controller, env, teacher, CLONED_TRIALS, seed, on_round=learner.controller.log.append)
+        env.close()
+        return learner.controller
+
+    return _once("cloned", problem, seed, train)
+
+
+def _synthetic_env(problem: SearchProblem, seed: int, trials: int) -> VectorEnv:
+    """Trials on tasks that might have been the problem's."""
+    table = problem.evaluator.table  # type: ignore[attr-defined]
+    columns = [task.column for task in problem.training_tasks() if isinstance(task, TableTask)]
+    made = synthesise(table, columns, SYNTHETIC_TASKS, seed)
+    reward = problem.env_options.get("reward", "log-percentile")
+    tasks = {"tasks": (TableSource(made), SPLIT), "evaluator": TabularEvaluator(made), "reward": reward}
+    return problem.training_env(trials, **tasks)
+
+
+def _learn(learner: RL2, steps: int) -> Controller:
+    """Train, with what is logged kept."""
+    kept = _Kept()
+    learner.set_logger(Logger(None, [kept]))
+    learner.learn(steps)
+    if learner.env is not None:
+        learner.env.close()
+    learner.controller.log = kept.rows
+    return learner.controller
+
+
+def _once(what: str, problem: SearchProblem, seed: int, train: Callable[[], Controller]) -> Controller:
+    """A copy of what ``train`` returns, which is asked once in a process for each problem and seed."""
+    env = problem.training_env(1)
+    setting = env.settings.spec()  # type: ignore[attr-defined]
+    env.close()
+    key = canonical_json([what, setting, problem.training_steps, problem.device, seed])
+    if key not in _trained:
+        _trained[key] = train()
+    return deepcopy(_trained[key])
+
+
+class _Kept(KVWriter):
+    """Keeps what a learner logs after each update."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        numbers = {name: float(value) for name, value in key_values.items() if not name.startswith("time/")}
+        self.rows.append({"timesteps": float(step), **numbers})
+
+
 def rl2_shuffled(problem: SearchProblem, seed: int) -> Controller:
-    """RL² trained where rewards say nothing about designs (:class:`ShuffledEvaluator`).
+    """RL² by PPO alone, trained where rewards say nothing about designs (:class:`ShuffledEvaluator`).
 
     It can learn that trying again what was good is good, but nothing of the space or of the tasks.
     """
-    return rl2(replace(problem, evaluator=ShuffledEvaluator(problem.evaluator)), seed)
+    return rl2_scratch(replace(problem, evaluator=ShuffledEvaluator(problem.evaluator)), seed)
 
 
 def wiped(make: MakeAgent) -> MakeAgent:
@@ -108,5 +212,11 @@ def _other(proposal: Proposal) -> Architecture:
     return proposal.architecture.space.sample(np.random.default_rng(seed))
 
 
-LEARNED_AGENTS: dict[str, MakeAgent] = {"rl2": rl2, "rl2-wiped": wiped(rl2), "rl2-shuffled": rl2_shuffled}
-"""Our controller, and the same without memory and without anything to learn from."""
+LEARNED_AGENTS: dict[str, MakeAgent] = {
+    "rl2": rl2,
+    "rl2-cloned": rl2_cloned,
+    "rl2-scratch": rl2_scratch,
+    "rl2-wiped": wiped(rl2),
+    "rl2-shuffled": rl2_shuffled,
+}
+"""Our controller, and the same without PPO, without a teacher, without memory, and without anything to learn from."""

@@ -50,11 +50,13 @@ class TrainingRecord:
         designs: the candidates.
         regret: normalised, (C, T): 0 for the best candidate of a task, 1 for one as good as the mean of all; 1, too,
             where a table says nothing.
+        accuracy: likewise, NaN where a table says nothing.
         descriptors: of the tasks, (T, len(DESCRIPTOR)).
     """
 
     designs: list[Architecture]
     regret: Floats
+    accuracy: Floats
     descriptors: NDArray[np.float32]
 
 
@@ -83,13 +85,13 @@ def _evaluate_candidates(problem: SearchProblem) -> TrainingRecord:
         rng = np.random.default_rng(0)
         designs = list(dict.fromkeys(problem.space.sample(rng) for _ in range(LIVE_DESIGNS)))
     tasks = (source.task(split, number) for number in numbers.tolist())  # one at a time: some hold many images
-    found = [(_regret(problem.evaluator, designs, task), task.descriptor) for task in tasks]
-    regrets, descriptors = zip(*found, strict=True)
-    return TrainingRecord(designs, np.stack(regrets, axis=1), np.stack(descriptors))
+    found = [(*_worth(problem.evaluator, designs, task), task.descriptor) for task in tasks]
+    regrets, accuracies, descriptors = zip(*found, strict=True)
+    return TrainingRecord(designs, np.stack(regrets, axis=1), np.stack(accuracies, axis=1), np.stack(descriptors))
 
 
-def _regret(evaluator: Evaluator, designs: list[Architecture], task: Task) -> Floats:
-    """Normalised regret of each design on a task, (C,)."""
+def _worth(evaluator: Evaluator, designs: list[Architecture], task: Task) -> tuple[Floats, Floats]:
+    """Normalised regret and accuracy of each design on a task, both (C,)."""
     evaluations = evaluator.evaluate([Proposal(design, task) for design in designs])
     known = np.array([e.status is not Status.INVALID for e in evaluations])
     accuracy = np.array([e.accuracy for e in evaluations])
@@ -97,7 +99,7 @@ def _regret(evaluator: Evaluator, designs: list[Architecture], task: Task) -> Fl
     if known.any():
         best, mean = accuracy[known].max(), accuracy[known].mean()
         regret[known] = (best - accuracy[known]) / max(best - mean, SMALLEST_DEVIATION)
-    return regret
+    return regret, np.where(known, accuracy, np.nan)
 
 
 def best_first(regret: Floats, count: int) -> list[int]:

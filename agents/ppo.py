@@ -45,8 +45,8 @@ def generalised_advantage(value: Tensor, reward: Tensor, discount: Tensor, lam: 
 
 
 def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    """PPO's policy loss (equation 7), to be minimised: a scalar."""
-    return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
+    """PPO's policy loss of each step (equation 7), to be minimised in the mean; of the shape of ``ratio``."""
+    return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
 
 
 def explained_variance(value: Tensor, target: Tensor) -> float:

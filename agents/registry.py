@@ -28,6 +28,7 @@ from .sb3 import SB3_AGENTS
 from .searcher_agent import searcher_agent
 from .searchers import LocalSearch, RandomSearch, Searcher
 from .training import AGENT
+from .transfer import transfer_gp
 
 MakeSearcher: TypeAlias = Callable[..., Searcher]
 """Makes a searcher for a space, a budget of designs and a seed, with settings by name."""
@@ -68,6 +69,7 @@ PREPARED: dict[str, MakeAgent] = {
     "nearest-portfolio": nearest_portfolio,
     "evolution-warm": warm_evolution,
     "tpe-warm": warm_tpe,
+    "transfer-gp": transfer_gp,
     **LEARNED_AGENTS,
     "rl2-hidden": rl2_hidden,
     **SB3_AGENTS,

@@ -5,6 +5,7 @@ Duan et al. 2016 (https://arxiv.org/abs/1611.02779), Wang et al. 2016 (https://a
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -22,7 +23,6 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import configure_logger
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
-from torch.nn import functional as F
 
 from rlnas.checkpoint import load_checkpoint, one_line, save_checkpoint
 from rlnas.device import choose_device
@@ -35,6 +35,11 @@ from .ppo import clipped_surrogate, discounted_sum, explained_variance, generali
 from .rl2_config import RL2Config, config_of
 from .rollout import Interrupted, Rollout, collect, how_it_went
 from .sb3 import as_vec_env
+
+AT_ONCE, FEWEST = 2**19, 16
+"""Steps times units of memory, but no fewer trials, whose gradients a CPU computes at a time."""
+KEPT = 31 * 2**20
+"""Bytes. C's allocator on Linux goes on to keep twice as much as the largest block that was freed, of up to 32 MiB."""
 
 
 class RL2:
@@ -85,7 +90,7 @@ class RL2:
         self.env: VectorEnv | None = None
         self.controller, self.config, self.seed = controller, config, seed
         self.tensorboard_log, self.verbose = tensorboard_log, verbose
-        self.optimizer = torch.optim.Adam(controller.parameters(), lr=config.learning_rate, eps=1e-5)
+        self.optimizer = torch.optim.Adam(controller.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
         self.updates = 0
         self.num_timesteps = 0
         self.return_variance = 0.0
@@ -135,6 +140,7 @@ class RL2:
         callback = _as_callback(callback, progress_bar)
         callback.init_callback(self)  # type: ignore[arg-type]  # it asks for nothing of BaseAlgorithm that is not here
         callback.on_training_start(locals(), globals())
+        torch.empty(KEPT, dtype=torch.uint8)  # and freed
         started = time.monotonic()
 
         def on_step(step: dict[str, Any]) -> bool:
@@ -171,35 +177,56 @@ class RL2:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         generator = torch.Generator().manual_seed(self._update_seed())
-        losses: list[tuple[float, ...]] = []
+        losses: list[Tensor] = []
         for _ in range(config.epochs):
             order = torch.randperm(rollout.action.shape[1], generator=generator)
-            for trials in order.tensor_split(min(config.minibatches, len(order))):
-                playing = rollout.playing[:, trials]
-                with torch.autocast(self.controller.device.type, torch.bfloat16, enabled=config.autocast):
-                    judged = self.controller.judge(rollout.observation[:, trials], rollout.action[:, trials])
-                ratio = (judged.log_prob - rollout.log_prob[:, trials])[playing].exp()
-                policy_loss = clipped_surrogate(ratio, advantage[:, trials][playing], config.clip)
-                value_loss = F.mse_loss(judged.value[playing], target[:, trials][playing])
-                entropy = judged.entropy[playing].mean()
-                loss = policy_loss + config.value * value_loss - entropy_weight * entropy
+            for trials in order.to(advantage.device).tensor_split(min(config.minibatches, len(order))):
                 self.optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                terms = self._backward(rollout, advantage, target, trials, entropy_weight)
                 norm = torch.nn.utils.clip_grad_norm_(self.controller.parameters(), config.max_grad_norm)
                 self.optimizer.step()
-                deviation = (ratio.detach() - 1).abs().max()
-                losses.append(tuple(x.item() for x in (policy_loss, value_loss, entropy, norm, deviation)))
-        policy, value, entropies, norms, deviations = zip(*losses, strict=True)
+                losses.append(torch.stack([*terms, norm]))
+        policy, value, entropy, deviation, norm = torch.stack(losses).double().cpu().unbind(1)
         return {
             **how_it_went(rollout),
-            "policy_loss": float(np.mean(policy)),
-            "value_loss": float(np.mean(value)),
-            "entropy": float(np.mean(entropies)),
-            "gradient_norm": float(np.mean(norms)),
-            "first_ratio_deviation": deviations[0],
+            "policy_loss": float(policy.mean()),
+            "value_loss": float(value.mean()),
+            "entropy": float(entropy.mean()),
+            "gradient_norm": float(norm.mean()),
+            "first_ratio_deviation": float(deviation[0]),
             "explained_variance": explained_variance(rollout.value[rollout.playing], target[rollout.playing]),
             "learning_rate": learning_rate,
         }
+
+    def _backward(
+        self, rollout: Rollout, advantage: Tensor, target: Tensor, trials: Tensor, entropy_weight: float
+    ) -> tuple[Tensor, ...]:
+        """Gradients of a minibatch of trials; its losses of policy and value, its entropy, how far a ratio is from 1.
+
+        On a CPU they are added up over parts of it, so small that the memory which one gives back does for the next:
+        to be given new memory by the operating system costs as much time as all the rest.
+        """
+        config, device = self.config, self.controller.device
+        units = config.hidden_size * (2 if config.separate_value else 1)
+        at_once = max(FEWEST, AT_ONCE // (len(rollout.action) * units))
+        parts = math.ceil(len(trials) / at_once) if device.type == "cpu" else 1
+        steps = rollout.playing.index_select(1, trials).sum()
+        losses, deviations = [], []
+        for part in trials.tensor_split(parts):
+            observation, action, log_prob, gain, worth, playing = (
+                of.index_select(1, part)
+                for of in (rollout.observation, rollout.action, rollout.log_prob, advantage, target, rollout.playing)
+            )
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.autocast):
+                judged = self.controller.judge(observation, action)
+            ratio = (judged.log_prob - log_prob).exp()
+            terms = clipped_surrogate(ratio, gain, config.clip), (judged.value - worth).square(), judged.entropy
+            policy_loss, value_loss, entropy = ((term * playing).sum() / steps for term in terms)
+            loss = policy_loss + config.value * value_loss - entropy_weight * entropy
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(torch.stack([policy_loss, value_loss, entropy]).detach())
+            deviations.append(((ratio.detach() - 1).abs() * playing).max())
+        return *torch.stack(losses).sum(0), torch.stack(deviations).max()
 
     def _return_deviation(self, rollout: Rollout, discount: Tensor) -> float:
         """Standard deviation of what followed steps so far, lately above all; rewards are learned from in its units."""

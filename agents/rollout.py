@@ -73,42 +73,47 @@ def collect(
     observation, _ = env.reset(seed=seed, options={"trial": first_trial} if hasattr(env, "trials") else None)
     idle = getattr(env, "idle_action", None)
     memory = controller.blank(env.num_envs)
-    columns: list[tuple[Tensor, ...]] = []
+    unknown = {"design_ended": np.zeros(env.num_envs, dtype=np.bool_), "accuracy": np.full(env.num_envs, np.nan)}
+    thought: list[tuple[Tensor, ...]] = []
+    told: list[tuple[NDArray[Any], ...]] = []
     over = np.zeros(env.num_envs, dtype=np.bool_)
     returns = np.zeros(env.num_envs)
     while not over.all():
         seen = torch.as_tensor(observation, dtype=torch.float32, device=controller.device)
-        action, log_prob, value, memory = controller.act(seen, memory, generator)
-        playing = ~over
+        action, logits, value, memory = controller.act(seen, memory, generator)
+        thought.append((seen, action, logits, value))
         sent = action.cpu().numpy()
         observation, reward, terminated, truncated, info = env.step(
             sent if idle is None else np.where(over, idle, sent)
         )
-        reward = np.where(playing, reward, 0.0)
+        playing = ~over
+        reward = reward * playing
         returns += reward
         ending = (terminated | truncated) & playing
         over = over | ending
-        ended, accuracy = (_told(info, ending, name, env.num_envs) for name in ("design_ended", "accuracy"))
-        feedback = [
-            torch.as_tensor(array, device=controller.device)
-            for array in (reward.astype(np.float32), ended.astype(np.bool_), accuracy.astype(np.float32), playing)
-        ]
-        columns.append((seen, action, log_prob, value * feedback[-1], *feedback))
+        ended, accuracy = (_told(info, ending, name, nothing) for name, nothing in unknown.items())
+        told.append((reward, ended, accuracy, playing))
         infos: list[dict[str, Any]] = [{} for _ in returns]
         for row in np.flatnonzero(ending).tolist():
-            infos[row]["episode"] = {"r": float(returns[row]), "l": len(columns)}
+            infos[row]["episode"] = {"r": float(returns[row]), "l": len(told)}
         if not on_step({"rewards": reward, "dones": ending, "infos": infos, "n_playing": int(playing.sum())}):
             raise Interrupted
-    return Rollout(*(torch.stack(column) for column in zip(*columns, strict=True)))
+    observations, actions, logits, value = (torch.stack(column) for column in zip(*thought, strict=True))
+    judged = controller.judgement(logits, actions, value)
+    types = (np.float32, np.bool_, np.float32, np.bool_)
+    rewards, design_ended, accuracies, played = (
+        torch.as_tensor(np.stack(column).astype(kind), device=controller.device)
+        for column, kind in zip(zip(*told, strict=True), types, strict=True)
+    )
+    return Rollout(observations, actions, judged.log_prob, value * played, rewards, design_ended, accuracies, played)
 
 
-def _told(info: dict[str, Any], ending: NDArray[np.bool_], name: str, count: int) -> NDArray[Any]:
-    """What ``info`` says of each environment under a name, in the last step of a trial, too: (count,)."""
-    unknown = np.full(count, np.nan if name == "accuracy" else 0.0)
-    now = np.asarray(info.get(name, unknown))
+def _told(info: dict[str, Any], ending: NDArray[np.bool_], name: str, nothing: NDArray[Any]) -> NDArray[Any]:
+    """What ``info`` says of each environment under a name, in the last step of a trial, too, or ``nothing``: (B,)."""
+    now = np.asarray(info.get(name, nothing))
     if not ending.any():
         return now
-    return np.where(ending, info.get("final_info", info).get(name, unknown), now)
+    return np.where(ending, info.get("final_info", info).get(name, nothing), now)
 
 
 def how_it_went(rollout: Rollout) -> dict[str, float]:

@@ -5,7 +5,7 @@
 For each comparison and each number of designs: normalised regret, and how surely one agent (--agent) is ahead of every
 other; with --fresh, what the chosen networks are worth trained again from other random starts, which needs a table that
 `rlnas tabulate` made (FOLDER/fresh.json keeps it, so that none is trained twice); with --pictures, regret against
-designs as FOLDER.svg.
+designs as FOLDER.svg, and the agent's training as FOLDER-training.svg.
 
 Intervals are 95 %. Those of means and of P(better on a task) resample runs within tasks, as in `rlnas bench`; those of
 differences resample runs and tasks, so that they say how far other tasks of the kind would move them too.
@@ -29,6 +29,8 @@ from rlnas.retraining import Retraining
 from rlnas.table import Table
 
 BUDGETS = (3, 5, 10, 20)
+FEW = 3
+"""So many tasks are named."""
 FRESH = "fresh.json"
 LUCKIEST = "the table's best"
 """The design without regret: what it is worth on fresh seeds shows how much of that was luck."""
@@ -40,44 +42,49 @@ def main() -> None:
     parser.add_argument("--at", type=int, nargs="+", default=list(BUDGETS), help="numbers of designs")
     parser.add_argument("--agent", default="rl2", help="that is compared with every other")
     parser.add_argument("--fresh", action="store_true", help="train the chosen networks again")
+    parser.add_argument("--top", type=int, default=1, help="with --fresh, train so many of the table's best too")
     parser.add_argument("--pictures", type=Path, help="folder for the pictures")
     options = parser.parse_args()
     try:
         for folder in options.folders:
-            report(folder, options.agent, options.at, options.fresh, options.pictures)
+            report(folder, options.agent, options.at, max(1, options.top) if options.fresh else 0, options.pictures)
     except RlnasError as error:
         parser.exit(2, f"{error}\n")
 
 
-def report(folder: Path, agent: str, at: Sequence[int], fresh: bool, pictures: Path | None) -> None:
-    """Print the tables of one comparison, and draw it."""
+def report(folder: Path, agent: str, at: Sequence[int], top: int, pictures: Path | None) -> None:
+    """Print the tables of one comparison, and draw it; networks are trained again if ``top`` is not 0."""
     comparison = read_comparison(folder)
     results, summary = comparison.results, comparison.summary
     one_of("agent", agent, results.agents)
     runs, tasks, designs = results.shape
     shown = [n for n in at if 1 <= n <= designs]
-    print(f"## {summary['env']}, {summary['searched']}: {tasks} tasks, {runs} runs of {designs} designs\n")
+    named = ", ".join(results.tasks) if tasks <= FEW else f"{tasks} tasks"
+    print(f"## {summary['env']}, {summary['searched']}: {named}; {runs} runs of {designs} designs\n")
     regret = {name: results.normalised_regret(name)[:, :, [n - 1 for n in shown]] for name in results.agents}
     show_means("Normalised regret", regret, shown)
     show_improvement(agent, regret, shown)
     others_minus_mine = {name: array - regret[agent] for name, array in regret.items() if name != agent}
     show_differences(f"Regret of another minus that of {agent}", agent, others_minus_mine, shown)
-    if fresh:
-        accuracy = fresh_accuracies(folder, comparison, shown)
+    if top:
+        accuracy = fresh_accuracies(folder, comparison, shown, top)
         show_means("Accuracy of the chosen networks on fresh seeds", accuracy, shown)
         mine_minus_others = {name: accuracy[agent] - array for name, array in accuracy.items() if name != agent}
         show_differences(f"Accuracy on fresh seeds of {agent} minus that of another", agent, mine_minus_others, shown)
     if pictures is not None:
         picture = plots.against_evaluations(summary, "normalised_regret", "normalised regret")
         (pictures / f"{folder.name}.svg").write_text(f"{picture}\n")
+        draw_training(folder, agent, pictures)
 
 
 def show_means(title: str, values: Mapping[str, Floats], budgets: Sequence[int]) -> None:
     """Means over runs and tasks of (R, T, budgets)."""
     heading(title, "agent", budgets)
     for name, array in values.items():
-        entries = zip(array.mean((0, 1)), *statistics.mean_interval(array), strict=True)
-        row(name, [f"{mean:.3f} ({low:.3f} to {high:.3f})" for mean, low, high in entries])
+        cells = []
+        for mean, low, high in zip(array.mean((0, 1)), *statistics.mean_interval(array), strict=True):
+            cells.append(f"{mean:.3f}" + (f" ({low:.3f} to {high:.3f})" if low < high else ""))
+        row(name, cells)
     print()
 
 
@@ -118,16 +125,20 @@ def ahead(differences: Floats) -> Floats:
     return np.asarray((differences > 0).mean(0) + 0.5 * (differences == 0).mean(0))
 
 
-def fresh_accuracies(folder: Path, comparison: Comparison, budgets: Sequence[int]) -> dict[str, Floats]:
-    """What each agent's chosen designs are worth on fresh seeds, (runs, tasks, budgets); 0 where all were illegal."""
+def fresh_accuracies(folder: Path, comparison: Comparison, budgets: Sequence[int], top: int = 1) -> dict[str, Floats]:
+    """What each agent's chosen designs are worth on fresh seeds, (runs, tasks, budgets); 0 where all were illegal.
+
+    Prints, too, what there is to be found among them and the ``top`` designs of the table.
+    """
     results = comparison.results
     chosen = {name: np.stack([comparison.chosen(name, n) for n in budgets], axis=2) for name in results.agents}
     table = Table.from_spec(comparison.settings["evaluator"]["table"])
-    best = table.main.accuracy[:, [table.column(task) for task in results.tasks], 0].argmax(0)
-    luckiest = np.array([table.space.text(tuple(table.space.codes[place].tolist())) for place in best])
-    chosen[LUCKIEST] = np.tile(luckiest[None, :, None], (results.rounds, 1, len(budgets)))
+    columns = [table.column(task) for task in results.tasks]
+    best = table.main.accuracy[:, columns, 0].argsort(0)[::-1][:top]
+    best_texts = np.array([[table.space.text(tuple(table.space.codes[i].tolist())) for i in row] for row in best])
+    chosen[LUCKIEST] = np.tile(best_texts[0][None, :, None], (results.rounds, 1, len(budgets)))
     texts_of = {
-        task: sorted({str(text) for texts in chosen.values() for text in texts[:, place].flat if text})
+        task: sorted({str(t) for texts in (*chosen.values(), best_texts[..., None]) for t in texts[:, place].flat if t})
         for place, task in enumerate(results.tasks)
     }
     designs = [(task, text) for task, texts in texts_of.items() for text in texts]
@@ -141,7 +152,8 @@ def fresh_accuracies(folder: Path, comparison: Comparison, budgets: Sequence[int
     lucky = found.pop(LUCKIEST).mean()
     print(f"The table's best networks: {results.best.mean():.3f} in the table, {lucky:.3f} on fresh seeds.")
     found_best = np.mean([best_of([worth[task, text] for text in texts]) for task, texts in texts_of.items()])
-    print(f"The best of all that were chosen, two fresh seeds choosing and the third scoring: {found_best:.3f}.\n")
+    candidates = "all that were chosen" + (f" and the table's {top} best" if top > 1 else "")
+    print(f"The best of {candidates}, two fresh seeds choosing and the third scoring: {found_best:.3f}.\n")
     return found
 
 
@@ -153,6 +165,24 @@ def best_of(accuracies: Sequence[Sequence[float]]) -> float:
         choosing = np.delete(values, seed, axis=1).mean(1)
         scores.append(values[choosing.argmax(), seed])
     return float(np.mean(scores))
+
+
+def draw_training(folder: Path, agent: str, pictures: Path) -> None:
+    """Draw what the agent's training brought, means over its runs, if they kept it (``runs/AGENT/SEED.csv``)."""
+    logs = [
+        np.genfromtxt(file, delimiter=",", names=True, deletechars="", ndmin=1)
+        for file in sorted((folder / "runs" / agent).glob("*.csv"))
+    ]
+    if not logs:
+        return
+    updates = min(map(len, logs))
+    curves = {}
+    for name in ("first", "last", "best"):
+        values = np.array([log[f"train/{name}_accuracy"][:updates] for log in logs])
+        low, high = statistics.mean_interval(values[:, None])
+        curves[f"{name} design"] = {"value": values.mean(0), "low": low, "high": high}
+    picture = plots.training(logs[0]["timesteps"][:updates].tolist(), curves, "accuracy on training tasks")
+    (pictures / f"{folder.name}-training.svg").write_text(f"{picture}\n")
 
 
 def progress(done: int, of: int) -> None:

@@ -102,6 +102,24 @@ def against_seconds(summary: Mapping[str, Any], measure: str, label: str) -> str
 
 
 @_styled
+def training(steps: Sequence[float], curves: Mapping[str, Any], label: str) -> str:
+    """What training brought.
+
+    Args:
+        steps: of the environment, after which it was measured.
+        curves: by what they are of, with intervals or without.
+        label: of the vertical axis.
+    """
+    figure = _figure(WIDTH, HEIGHT)
+    axes = figure.subplots()
+    _curves(figure, axes, {name: (steps, curve) for name, curve in curves.items()})
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.locator_params(axis="x", nbins=6)
+    axes.set(xlabel="environment steps", ylabel=label)
+    return _svg(figure, f"training {label}")
+
+
+@_styled
 def profiles(summary: Mapping[str, Any]) -> str:
     """Performance profiles at the end of the search."""
     figure = _figure(WIDTH, HEIGHT)

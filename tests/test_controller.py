@@ -59,11 +59,12 @@ def test_every_kind_of_memory_acts_step_by_step_as_it_judges_at_once(cell: str, 
     memory, columns = controller.blank(6), []
     with torch.no_grad():
         for observation in seen:
-            action, log_prob, value, memory = controller.act(observation, memory, generator)
-            columns.append((action, log_prob, value))
-        action, log_prob, value = (torch.stack(column) for column in zip(*columns, strict=True))
+            action, logits, value, memory = controller.act(observation, memory, generator)
+            columns.append((action, logits, value))
+        action, logits, value = (torch.stack(column) for column in zip(*columns, strict=True))
         judged = controller.judge(seen, action)
     assert action.shape == (5, 6, 2)
+    log_prob = logits[..., :3].log_softmax(-1).gather(-1, action[..., :1]).squeeze(-1)  # the other has one choice
     torch.testing.assert_close(judged.log_prob, log_prob)
     torch.testing.assert_close(judged.value, value)
     assert log_prob.unique().numel() > 10

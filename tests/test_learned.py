@@ -6,10 +6,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
+from rlnas import task_prior
 from rlnas.agents import learned
 from rlnas.agents.agent import Agent
 from rlnas.agents.controller import Controller
@@ -19,9 +22,11 @@ from rlnas.agents.rl2 import RL2
 from rlnas.agents.search_run import run_search
 from rlnas.agents.searcher_agent import MemoryWiped
 from rlnas.episode import DesignEpisode
-from rlnas.errors import CheckpointError
+from rlnas.errors import CheckpointError, ConfigurationError
 from rlnas.evaluator import Evaluator, Proposal
 from rlnas.search_space import ChainSpace
+from rlnas.table import Table
+from rlnas.tabular_evaluator import TableSource, TabularEvaluator
 
 from .hidden import HIT, KINDS, SPACE, HiddenEvaluator, HiddenSource, hidden_env
 
@@ -44,7 +49,7 @@ def search(agent: Agent) -> NDArray[np.float64]:
     return run_search(agent, hidden_env(num_envs=48, designs=DESIGNS, split="test"), range(48), seed=0).accuracy
 
 
-@pytest.mark.parametrize("name", LEARNED_AGENTS)
+@pytest.mark.parametrize("name", [name for name in LEARNED_AGENTS if name != "rl2-cloned"])
 def test_one_seed_makes_one_agent_whatever_was_trained_before(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     make = LEARNED_AGENTS[name]
     found = [search(make(problem(), seed)) for seed in (0, 0, 1)]
@@ -57,12 +62,12 @@ def test_one_seed_makes_one_agent_whatever_was_trained_before(name: str, monkeyp
 
 def test_it_is_trained_with_the_defaults_on_the_training_tasks_for_the_steps_of_the_problem() -> None:
     episodes: list[DesignEpisode] = []
-    controller = learned.rl2(problem(500, recorder=episodes.extend), 3)
+    controller = learned.rl2_scratch(problem(500, recorder=episodes.extend), 3)
     trials = learned.trials_at_a_time(problem())
     rollout = trials * DESIGNS * 2
     assert sum(len(episode.actions) for episode in episodes) == 2 * rollout  # 500 rounded up
     assert {episode.task.split("/")[0] for episode in episodes} == {"hidden:train"}
-    expected = RL2(problem().training_env(trials), seed=3).learn(500).controller
+    expected = RL2(problem().training_env(trials), seed=3, design_discount=0.0).learn(500).controller
     for name, tensor in expected.state_dict().items():
         assert (tensor == controller.state_dict()[name]).all()
 
@@ -83,21 +88,75 @@ def test_the_same_training_is_not_done_twice_in_a_process_and_another_is() -> No
 
 
 def test_agents_of_one_training_do_not_disturb_each_other() -> None:
-    first, second = (learned.rl2(problem(), 0) for _ in range(2))
+    first, second = (learned.rl2_scratch(problem(), 0) for _ in range(2))
     alone = search(first)
     second.seed(7)
     with np.testing.assert_raises(AssertionError):
         np.testing.assert_array_equal(search(second), alone)
-    np.testing.assert_array_equal(search(learned.rl2(problem(), 0)), alone)
+    np.testing.assert_array_equal(search(learned.rl2_scratch(problem(), 0)), alone)
 
 
 def test_wiped_is_the_same_controller_without_memory() -> None:
-    agent = LEARNED_AGENTS["rl2-wiped"](problem(), 0)
+    agent = wiped(learned.rl2_scratch)(problem(), 0)
     mine = search(agent)
-    by_hand = search(MemoryWiped(learned.rl2(problem(), 0), problem().layout))
+    by_hand = search(MemoryWiped(learned.rl2_scratch(problem(), 0), problem().layout))
     np.testing.assert_array_equal(mine, by_hand)
-    np.testing.assert_array_equal(mine[:, 0], search(learned.rl2(problem(), 0))[:, 0])
-    assert (mine != search(learned.rl2(problem(), 0))).any()
+    np.testing.assert_array_equal(mine[:, 0], search(learned.rl2_scratch(problem(), 0))[:, 0])
+    assert (mine != search(learned.rl2_scratch(problem(), 0))).any()
+
+
+# ---- cloned
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name, value in (
+        (task_prior, "STEPS", 10),
+        (task_prior, "BASIS", 60),
+        (learned, "SYNTHETIC_TASKS", 30),
+        (learned, "CLONED_TRIALS", 24),
+        (learned, "AT_A_TIME", 8),
+    ):
+        monkeypatch.setattr(module, name, value)
+
+
+def table_problem(steps: int = 1, **options: Any) -> SearchProblem:
+    table = Table.from_spec("digits")
+    evaluator, tasks = TabularEvaluator(table), (TableSource(table), "train")
+    layout = table_env().layout  # type: ignore[attr-defined]
+    arguments = {"space": table.space, "duplicates": "refuse", **options}
+    return SearchProblem("rlnas/DigitsTableTrial-v0", arguments, table.space, layout, DESIGNS, evaluator, tasks, steps)
+
+
+def table_env() -> VectorEnv:
+    options = {"tasks": "table:digits:val", "designs_per_trial": DESIGNS, "duplicates": "refuse"}
+    return gym.make_vec("rlnas/DigitsTableTrial-v0", num_envs=16, **options)
+
+
+@pytest.mark.usefixtures("quick")
+def test_on_a_table_it_is_cloned_on_synthetic_tasks_and_tuned_from_there() -> None:
+    episodes: list[DesignEpisode] = []
+    known = table_problem(recorder=episodes.extend)
+    agents = {name: LEARNED_AGENTS[name](known, 3) for name in ("rl2-cloned", "rl2", "rl2-wiped", "rl2-cloned")}
+    assert {episode.task.split("/")[0] for episode in episodes} == {"table:digits:synthetic"}
+    assert len(episodes) == DESIGNS * (24 + 4 * 8)  # cloned once, for all of them, and tuned once
+    found = {name: run_search(agent, table_env(), range(16), seed=0) for name, agent in agents.items()}
+    again = run_search(agents["rl2"], table_env(), range(16), seed=5)
+    np.testing.assert_array_equal(found["rl2"].architectures, again.architectures)  # nothing is drawn at random
+    assert (found["rl2"].architectures[:, 1:] != found["rl2-wiped"].architectures[:, 1:]).any()
+    assert [set(row) for row in (found["rl2"].architectures)] != [set(found["rl2"].architectures[0])] * 16
+    assert len(agents["rl2"].log) == 1
+    assert "agreement" in agents["rl2-cloned"].log[0]
+    other = LEARNED_AGENTS["rl2-cloned"](table_problem(), 4)
+    assert (run_search(other, table_env(), range(16), 0).architectures != found["rl2-cloned"].architectures).any()
+
+
+def test_where_there_is_no_table_nothing_can_be_cloned() -> None:
+    with pytest.raises(ConfigurationError, match="table"):
+        LEARNED_AGENTS["rl2-cloned"](problem(), 0)
+    np.testing.assert_array_equal(
+        search(LEARNED_AGENTS["rl2"](problem(), 0)), search(LEARNED_AGENTS["rl2-scratch"](problem(), 0))
+    )
 
 
 # ---- shuffled
@@ -151,7 +210,7 @@ def test_the_shuffled_agent_never_sees_what_its_designs_are_worth() -> None:
 
 
 def test_a_saved_controller_takes_part_with_a_seed_of_its_own(tmp_path: Path) -> None:
-    trained = learned.rl2(problem(), 0)
+    trained = learned.rl2_scratch(problem(), 0)
     trained.save(tmp_path)
     for seed in (0, 5):
         trained.seed(seed)
@@ -165,7 +224,7 @@ def test_a_saved_controller_takes_part_with_a_seed_of_its_own(tmp_path: Path) ->
 
 
 def test_a_controller_of_another_space_is_refused(tmp_path: Path) -> None:
-    learned.rl2(problem(), 0).save(tmp_path)
+    learned.rl2_scratch(problem(), 0).save(tmp_path)
     other = ChainSpace(max_layers=2, input_size=4, widths=(8,), dense_widths=(8,))  # observations of equal size
     with pytest.raises(CheckpointError, match=r"was trained for the space .*widths.*4.* not for .*widths.*8"):
         controller_agent(tmp_path)(problem(space=other), 0)

@@ -79,15 +79,15 @@ def test_the_discount_of_the_last_step_makes_no_difference() -> None:
 
 def test_clipped_surrogate_matches_the_numbers_worked_out_by_hand() -> None:
     ratio, advantage = torch.tensor([1.5, 0.5, 1.1, 0.5]), torch.tensor([1.0, 1.0, -1.0, -1.0])
-    # min(1.5, 1.2) + min(.5, .8) + min(-1.1, -1.1) + min(-.5, -.8) = 1.2 + .5 - 1.1 - .8
-    assert clipped_surrogate(ratio, advantage, 0.2).item() == pytest.approx(0.2 / 4)
+    # min(1.5, 1.2), min(.5, .8), min(-1.1, -1.1), min(-.5, -.8)
+    assert clipped_surrogate(ratio, advantage, 0.2).tolist() == pytest.approx([-1.2, -0.5, 1.1, 0.8])
 
 
 def test_clipping_stops_the_gradient_only_where_the_policy_has_gone_far_enough() -> None:
     ratio = torch.tensor([1.5, 0.5, 1.1, 0.5], requires_grad=True)
-    clipped_surrogate(ratio, torch.tensor([1.0, 1.0, -1.0, -1.0]), 0.2).backward()
+    clipped_surrogate(ratio, torch.tensor([1.0, 1.0, -1.0, -1.0]), 0.2).sum().backward()
     assert ratio.grad is not None
-    assert ratio.grad.tolist() == [0.0, -0.25, 0.25, 0.0]
+    assert ratio.grad.tolist() == [0.0, -1.0, 1.0, 0.0]
 
 
 def test_explained_variance_of_perfect_constant_and_bad_values() -> None:

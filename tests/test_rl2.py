@@ -95,6 +95,34 @@ def test_the_first_ratios_would_tell_if_the_policy_judged_were_another() -> None
     assert statistics["first_ratio_deviation"] > 0.01
 
 
+@pytest.mark.parametrize("fewest", [1, 3])
+def test_a_minibatch_divided_into_parts_has_the_gradients_of_the_mean_of_all_its_steps(
+    fewest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rl2, "AT_ONCE", 1)
+    monkeypatch.setattr(rl2, "FEWEST", fewest)
+    learner = make_learner(value=0.5, clip=0.1)
+    rollout = collect(learner.controller, learner.env, 0, 0)
+    rollout.playing[4:, 0] = False  # so that parts hold different numbers of steps
+    rollout.log_prob.add_(torch.randn(rollout.log_prob.shape, generator=torch.Generator().manual_seed(0)))
+    advantage, target = rollout.reward - rollout.reward.mean(), rollout.reward
+    terms = learner._backward(rollout, advantage, target, torch.arange(4), 0.1)
+    gradients = [parameter.grad.clone() for parameter in learner.controller.parameters() if parameter.grad is not None]
+    learner.optimizer.zero_grad()
+    judged = learner.controller.judge(rollout.observation, rollout.action)
+    playing = rollout.playing
+    ratio = (judged.log_prob - rollout.log_prob).exp()[playing]
+    gain = advantage[playing]
+    policy = -torch.minimum(ratio * gain, ratio.clamp(0.9, 1.1) * gain).mean()
+    value = (judged.value - target)[playing].square().mean()
+    entropy = judged.entropy[playing].mean()
+    (policy + 0.5 * value - 0.1 * entropy).backward()
+    torch.testing.assert_close(torch.stack(terms), torch.stack([policy, value, entropy, (ratio - 1).abs().max()]))
+    for parameter, gradient in zip(learner.controller.parameters(), gradients, strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(gradient, parameter.grad)
+
+
 def test_rewards_of_later_designs_count_for_earlier_ones_at_the_design_discount(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -15,6 +15,8 @@ from scipy.stats import bootstrap, mannwhitneyu, trim_mean
 
 from rlnas.statistics import (
     at_seconds,
+    crossed_interval,
+    crossed_means,
     interquartile_mean,
     mean,
     mean_interval,
@@ -199,6 +201,31 @@ def test_an_interval_of_improvement_with_one_run_resamples_tasks_for_both() -> N
     assert probability_of_improvement_interval(x, x - 0.5, resamples=200) == (1.0, 1.0)
     low, high = probability_of_improvement_interval(x, 9 - x, resamples=2000)
     assert low < 0.5 < high
+
+
+def test_crossed_means_vary_as_runs_and_tasks_do() -> None:
+    """Where a value is the sum of its run's and its task's effect, so is the variance of the mean's resamples."""
+    rng = np.random.default_rng(3)
+    of_runs, of_tasks = rng.standard_normal((6, 1)), 2 * rng.standard_normal((1, 9))
+    found = crossed_means(of_runs + of_tasks, resamples=40_000, seed=1)
+    assert found.var() == pytest.approx(of_runs.var() / 6 + of_tasks.var() / 9, rel=0.03)
+    assert found.mean() == pytest.approx((of_runs + of_tasks).mean(), abs=0.02)
+
+
+def test_crossed_means_of_several_quantities_are_of_the_same_resamples() -> None:
+    scores = make_scores(4, 5)
+    found = crossed_means(np.stack([scores, -2 * scores], axis=2), resamples=50)
+    assert found.shape == (50, 2)
+    np.testing.assert_allclose(found[:, 1], -2 * found[:, 0])
+    np.testing.assert_allclose(found[:, 0], crossed_means(scores, resamples=50))
+
+
+def test_a_crossed_interval_is_wider_than_one_of_runs_and_has_no_width_where_all_is_equal() -> None:
+    scores = make_scores()
+    low, high = crossed_interval(scores)
+    of_runs = mean_interval(scores)
+    assert low < of_runs[0] < scores.mean() < of_runs[1] < high
+    assert crossed_interval(np.full((3, 4), 0.1)) == (0.1, 0.1)
 
 
 def test_ranks_by_hand() -> None:
