@@ -135,17 +135,14 @@ class Controller(nn.Module):
         """Masked logits (T, B, A), values (T, B) and the memory after; observations are (T, B, D)."""
         if self.value_memory is None:
             hidden, memory = _remember(self.memory, observation, memory)
-            # Both heads at once: what they read is long, and what they say short.
-            weight = torch.cat([self.policy.weight, self.value.weight])
-            bias = torch.cat([self.policy.bias, self.value.bias])
-            said = F.linear(torch.cat([hidden, observation], dim=-1), weight, bias)
+            said = _heads(hidden, observation, self.policy, self.value)
             logits, value = said[..., :-1], said[..., -1]
         else:
             half = len(memory) // 2
             hidden, mine = _remember(self.memory, observation, memory[:half])
             its_hidden, its = _remember(self.value_memory, observation, memory[half:])
-            logits = self.policy(torch.cat([hidden, observation], dim=-1))
-            value = self.value(torch.cat([its_hidden, observation], dim=-1)).squeeze(-1)
+            logits = _heads(hidden, observation, self.policy)
+            value = _heads(its_hidden, observation, self.value).squeeze(-1)
             memory = (*mine, *its)
         if self.config.legal is not None:
             legal = observation[..., slice(*self.config.legal)] > 0.5
@@ -268,3 +265,10 @@ def _remember(cell: nn.Module, observation: Tensor, memory: Memory) -> tuple[Ten
     """A cell's outputs (T, B, hidden) and its memory after."""
     hidden, after = cell(observation, memory if len(memory) > 1 else memory[0])
     return hidden, after if isinstance(after, tuple) else (after,)
+
+
+def _heads(hidden: Tensor, observation: Tensor, *heads: nn.Linear) -> Tensor:
+    """What linear heads say of memory and observation together, without a copy of the two, side by side."""
+    weight, bias = (torch.cat(parts) for parts in zip(*((head.weight, head.bias) for head in heads), strict=True))
+    of_hidden, of_observation = torch.split(weight, [hidden.shape[-1], observation.shape[-1]], dim=-1)
+    return F.linear(hidden, of_hidden.contiguous()) + F.linear(observation, of_observation.contiguous(), bias)

@@ -73,11 +73,14 @@ def rl2_cloned(problem: SearchProblem, seed: int) -> Agent:
 
 
 def rl2_scratch(problem: SearchProblem, seed: int) -> Controller:
-    """RL² by PPO alone, with its default settings, on the problem's training tasks; actions are sampled."""
+    """RL² by PPO alone, on the problem's training tasks; actions are sampled.
+
+    Each design is credited with its own reward only, which is best where nothing is evaluated twice.
+    """
 
     def train() -> Controller:
         env = problem.training_env(trials_at_a_time(problem))
-        return _learn(RL2(env, seed=seed, device=problem.device), problem.training_steps)
+        return _learn(RL2(env, seed=seed, device=problem.device, design_discount=0.0), problem.training_steps)
 
     controller = _once("scratch", problem, seed, train)
     controller.seed(seed)

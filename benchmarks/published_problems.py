@@ -65,6 +65,7 @@ class Experiment:
         settings: of the learner, where they are not :data:`SETTINGS`.
         goal: the mean return that is wanted, if any.
         published: that of RL² in the paper, and of others.
+        span: steps that memory lasts before training, see :func:`lengthen_memory`; 0 leaves it as the learner made it.
         feedback: what is done to the rewards in observations: ``"kept"``, ``"shuffled"`` or ``"hidden"``.
     """
 
@@ -77,6 +78,7 @@ class Experiment:
     settings: dict[str, Any] = field(default_factory=dict)
     goal: float | None = None
     published: dict[str, float] = field(default_factory=dict)
+    span: int = 0
     feedback: str = "kept"
 
     def make_env(self, count: int) -> VectorEnv:
@@ -98,9 +100,11 @@ BANDIT_100 = Experiment(
     "rlnas/Bandit-v0",
     {"pulls": 100},
     seeds=3,
-    steps=20_000_000,
-    trials=256,
+    steps=12_000_000,
+    trials=128,
     judged=10_000,
+    settings={"gae_lambda": 0.8, "entropy": 0.06},
+    span=100,
     goal=77.5,
     published={"RL²": 78.7, "random": 49.9, "Gittins index": 78.3, "Thompson sampling": 74.7, "greedy": 75.6},
 )
@@ -183,9 +187,25 @@ def play(
     return np.array(rewards)
 
 
+def lengthen_memory(learner: RL2, span: int) -> None:
+    """Make an untrained LSTM forget after 1 to ``span`` steps, unit by unit, where it would after one or two.
+
+    Tallec & Ollivier 2018, "Can recurrent neural networks warp time?" (https://arxiv.org/abs/1804.11188).
+    """
+    memory = learner.controller.memory
+    with torch.no_grad():
+        kept = torch.linspace(1, span - 1, memory.hidden_size).log()
+        for bias, value in ((memory.bias_ih_l0, kept), (memory.bias_hh_l0, torch.zeros_like(kept))):
+            entrance, forgetting, _, _ = bias.chunk(4)
+            entrance.copy_(-value)
+            forgetting.copy_(value)
+
+
 def train(experiment: Experiment, seed: int, folder: Path) -> dict[str, Any]:
     """Train an agent, keep it in ``folder`` and judge it on fresh trials."""
     learner = RL2(experiment.make_env(experiment.trials), seed=seed, **{**SETTINGS, **experiment.settings})
+    if experiment.span:
+        lengthen_memory(learner, experiment.span)
     learner.set_logger(configure(str(folder), ["csv"]))
     started = time.process_time()
     learner.learn(experiment.steps)

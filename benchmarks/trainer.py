@@ -39,7 +39,7 @@ from rlnas.agents.sb3 import as_vec_env
 from rlnas.table import Table
 from rlnas.tabular_evaluator import TableSource, TabularEvaluator
 
-HIDDEN, EPOCHS, TRIALS = 128, 4, 256
+HIDDEN, EPOCHS, TRIALS, MINIBATCHES = 128, 4, 512, 8
 DEFAULT, EQUAL, OURS = "RecurrentPPO, library's batch", "RL2, two LSTMs", "RL2"
 LEAN = {"net_arch": [], "lstm_hidden_size": HIDDEN}
 SHARED = {**LEAN, "shared_lstm": True, "enable_critic_lstm": False}
@@ -144,7 +144,10 @@ def contestants(table: Table, quick: bool) -> dict[str, Contestant]:
         return Contestant(model, envs * steps)
 
     def ours(envs: int = TRIALS, **settings: Any) -> Contestant:
-        return Contestant(RL2(trials(table, envs), epochs=EPOCHS, hidden_size=HIDDEN, **settings), envs * TRIAL)
+        return Contestant(
+            RL2(trials(table, envs), epochs=EPOCHS, minibatches=MINIBATCHES, hidden_size=HIDDEN, **settings),
+            envs * TRIAL,
+        )
 
     everyone = {DEFAULT: theirs(16, 128, 128)}
     for batch in (1920, 3840):

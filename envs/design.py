@@ -135,6 +135,10 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
             ``"refuse"`` it: no choice is legal that only such designs go on with. Designs are compared by their
             choices, so the same network designed otherwise is evaluated again, and so is everything once a trial has
             evaluated its whole space.
+        descriptor: whether observations hold the task's descriptor; zeros are in its place otherwise.
+        feedback: what observations say of evaluations: ``"accuracy"``; ``"standardised"``, in units of the accuracies
+            that the trial has seen so far, so that easy and hard tasks look alike; or ``"hidden"``, nothing, a control.
+            Searchers need accuracies. Rewards and info are the same whatever it is.
         data: the folder of known tables, see :mod:`rlnas.table_presets`, and of torchvision's sets; by default that of
             the environment variable ``RLNAS_DATA`` for the former.
         recorder: called with the design episodes that ended in a step (:meth:`rlnas.store.EpisodeStore.append`, say).

@@ -244,8 +244,11 @@ def test_records_of_environments_that_count_duplicates_are_recomputed_as_ever() 
     assert [difference is None for difference in recompute(refusing)] == [True, False, False]
 
 
-@pytest.mark.parametrize("duplicates", ["count", "refuse"])
-def test_environments_are_described_as_ever_unless_they_refuse(duplicates: str) -> None:
-    spec = make_env(duplicates=duplicates).settings.spec()
-    assert spec.get("duplicates", "count") == duplicates
-    assert ("duplicates" in spec) == (duplicates == "refuse")
+@pytest.mark.parametrize(
+    ("option", "usual", "other"),
+    [("duplicates", "count", "refuse"), ("descriptor", True, False), ("feedback", "accuracy", "hidden")],
+)
+def test_environments_are_described_as_ever_unless_told_otherwise(option: str, usual: Any, other: Any) -> None:
+    options = {"duplicates": "count"}
+    assert option not in make_env(**{**options, option: usual}).settings.spec()
+    assert make_env(**{**options, option: other}).settings.spec()[option] == other
