@@ -41,7 +41,7 @@ SYNTHETIC, CLONED = 2_000, 1_920
 
 PLAIN: dict[str, Any] = {"duplicates": "count", "reward": "normalised"}
 REFUSED: dict[str, Any] = {"duplicates": "refuse", "reward": "normalised"}
-BASE: dict[str, Any] = {"duplicates": "refuse", "reward": "log-percentile"}
+BASE: dict[str, Any] = {"duplicates": "refuse", "reward": "log-percentile", "design_discount": 0.0}
 MADE: dict[str, Any] = {**BASE, "synthetic": True}
 CLONE: dict[str, Any] = {**MADE, "teacher": "transfer-gp", "steps": 0}
 TUNED: dict[str, Any] = {"learning_rate": 1e-4, "final_learning_rate": 1e-5, "entropy": 0.0, "epochs": 3}
@@ -49,7 +49,8 @@ TUNED: dict[str, Any] = {"learning_rate": 1e-4, "final_learning_rate": 1e-5, "en
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("RL² as it was: normalised reward, duplicates count", PLAIN),
     "refuse": ("duplicates refused", REFUSED),
-    "base": ("and log-percentile reward", BASE),
+    "base": ("and log-percentile reward, each design credited with its own", BASE),
+    "carried": ("and later designs' rewards credited, too (discount .9)", {**BASE, "design_discount": 0.9}),
     "improvement": ("and improvement for a reward instead", {**BASE, "reward": "improvement", "design_discount": 1.0}),
     "blind": ("and no task descriptor", {**BASE, "blind": True}),
     "wide": ("and 256 units", {**BASE, "hidden_size": 256}),
