@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 import rlnas  # noqa: F401 - registers the environments
 from rlnas.agents.agent import Likeliest
 from rlnas.agents.cloning import CloningConfig, clone
+from rlnas.agents.learned import TUNING
 from rlnas.agents.portfolio import best_on_average, nearest_portfolio, portfolio
 from rlnas.agents.problem import MakeAgent, SearchProblem
 from rlnas.agents.rl2 import RL2
@@ -43,8 +44,13 @@ PLAIN: dict[str, Any] = {"duplicates": "count", "reward": "normalised"}
 REFUSED: dict[str, Any] = {"duplicates": "refuse", "reward": "normalised"}
 BASE: dict[str, Any] = {"duplicates": "refuse", "reward": "log-percentile", "design_discount": 0.0}
 MADE: dict[str, Any] = {**BASE, "synthetic": True}
-CLONE: dict[str, Any] = {**MADE, "teacher": "transfer-gp", "steps": 0}
-TUNED: dict[str, Any] = {"learning_rate": 1e-4, "final_learning_rate": 1e-5, "entropy": 0.0, "epochs": 3}
+CLONE: dict[str, Any] = {
+    "duplicates": "refuse",
+    "reward": "log-percentile",
+    "synthetic": True,
+    "teacher": "transfer-gp",
+    "steps": 0,
+}
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("RL² as it was: normalised reward, duplicates count", PLAIN),
@@ -63,7 +69,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "cloned": ("cloned from transfer-gp, no PPO", CLONE),
     "cloned-real": ("the same on the 36 training tasks", {**CLONE, "synthetic": False}),
     "cloned-blind": ("the same without a task descriptor", {**CLONE, "blind": True}),
-    "cloned-ppo": ("cloned from transfer-gp, then PPO", {**CLONE, **TUNED, "steps": None, "num_envs": 256}),
+    "cloned-ppo": ("cloned from transfer-gp, then PPO", {**CLONE, **TUNING, "steps": None, "num_envs": 256}),
 }
 """Each variant's description and settings: of the environment, of what is learned from, and of RL2."""
 
