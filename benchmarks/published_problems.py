@@ -106,7 +106,13 @@ BANDIT_100 = Experiment(
     settings={"gae_lambda": 0.8, "entropy": 0.06},
     span=100,
     goal=77.5,
-    published={"RL²": 78.7, "random": 49.9, "Gittins index": 78.3, "Thompson sampling": 74.7, "greedy": 75.6},
+    published={
+        "RL²": 78.7,
+        "random": 49.9,
+        "Gittins index": 78.3,
+        "Thompson sampling": 74.7,
+        "greedy": 74.8,
+    },
 )
 MDP_10 = Experiment(
     "rlnas/TabularMDP-v0",
