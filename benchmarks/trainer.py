@@ -4,7 +4,8 @@ All play trials of 10 designs of six decisions on a synthetic table, and go 4 ti
 contestants take turns, an update each, so that what else the machine does disturbs all alike; a first round does not
 count. One thread works. Rates are of its own processor time (and of wall time in a column of their own), ratios are
 medians over the rounds. RecurrentPPO plays in the native vector environment, through ``as_vec_env``; "tuned" stands for
-the fastest of its batches with 64 environments and rollouts of one trial each.
+the fastest of its batches with 64 environments and rollouts of one trial each: the whole rollout, if ``--quick`` does
+not try the others.
 
     python benchmarks/trainer.py --json             # some minutes
     python benchmarks/trainer.py --quick --json     # under two minutes on a busy core
@@ -149,12 +150,11 @@ def contestants(table: Table, quick: bool) -> dict[str, Contestant]:
         return Contestant(RL2(trials(table, envs), **settings), envs * TRIAL)
 
     everyone = {DEFAULT: theirs(16, 128, 128)}
-    for batch in (1920, 3840):
+    for batch in (3840,) if quick else (960, 1920, 3840):
         everyone[f"RecurrentPPO, tuned: batch {batch}"] = theirs(64, TRIAL, batch, **LEAN)
     everyone |= {EQUAL: ours(separate_value=True), OURS: ours(), f"{OURS}, bfloat16": ours(autocast=True)}
     if not quick:
         everyone |= {
-            "RecurrentPPO, batch 960": theirs(64, TRIAL, 960, **LEAN),
             "RecurrentPPO, batch 3840, its MLP heads": theirs(64, TRIAL, 3840),
             "RecurrentPPO, batch 3840, shared LSTM": theirs(64, TRIAL, 3840, **SHARED),
             "RecurrentPPO, batch 7680, 4 trials a rollout": theirs(64, 4 * TRIAL, 7680, **LEAN),

@@ -34,7 +34,7 @@ def memories(network: nn.Module) -> list[nn.LSTM]:
 def test_equal_networks_have_the_same_two_memories(trainer: Any, everyone: dict[str, Any]) -> None:
     theirs = [it.learner.policy for name, it in everyone.items() if name.startswith("RecurrentPPO")]
     equal, ours = (everyone[name].learner.controller for name in (trainer.EQUAL, trainer.OURS))
-    assert len(theirs) == 3
+    assert len(theirs) == 2
     for network in (*theirs, equal):
         assert [(lstm.input_size, lstm.hidden_size) for lstm in memories(network)] == [(64, 128)] * 2
     assert [lstm.hidden_size for lstm in memories(ours)] == [128]
