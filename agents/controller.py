@@ -270,5 +270,5 @@ def _remember(cell: nn.Module, observation: Tensor, memory: Memory) -> tuple[Ten
 def _heads(hidden: Tensor, observation: Tensor, *heads: nn.Linear) -> Tensor:
     """What linear heads say of memory and observation together, without a copy of the two, side by side."""
     weight, bias = (torch.cat(parts) for parts in zip(*((head.weight, head.bias) for head in heads), strict=True))
-    of_hidden, of_observation = torch.split(weight, [hidden.shape[-1], observation.shape[-1]], dim=-1)
-    return F.linear(hidden, of_hidden.contiguous()) + F.linear(observation, of_observation.contiguous(), bias)
+    size = hidden.shape[-1]
+    return F.linear(hidden, weight[:, :size].contiguous()) + F.linear(observation, weight[:, size:].contiguous(), bias)

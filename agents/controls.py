@@ -10,7 +10,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
 from .agent import State
-from .learned import rl2_scratch
+from .learned import rl2
 from .problem import SearchProblem
 
 FEEDBACK = ("reward", "best", "incumbent")
@@ -95,10 +95,10 @@ class _HiddenProblem(SearchProblem):
 
 
 def rl2_hidden(problem: SearchProblem, seed: int) -> FeedbackHidden:
-    """RL² by PPO alone, that is trained and searches without being told what its designs are worth.
+    """RL² that is trained and searches without being told what its designs are worth.
 
     It learns which designs are good for training tasks and, by their descriptors, for which; nothing of the task at
     hand. That it remembers its own designs lets it try different ones.
     """
     hidden = _HiddenProblem(**{field.name: getattr(problem, field.name) for field in fields(problem)})
-    return FeedbackHidden(rl2_scratch(hidden, seed), problem.layout)
+    return FeedbackHidden(rl2(hidden, seed), problem.layout)

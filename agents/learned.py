@@ -18,6 +18,7 @@ from rlnas.episode import canonical_json
 from rlnas.errors import CheckpointError, ConfigurationError
 from rlnas.evaluator import Evaluation, Evaluator, Proposal
 from rlnas.synthetic_tasks import SPLIT, synthesise
+from rlnas.table import Table
 from rlnas.tabular_evaluator import TableSource, TableTask, TabularEvaluator
 
 from .agent import Agent, Likeliest
@@ -25,61 +26,77 @@ from .cloning import clone
 from .controller import Controller
 from .problem import MakeAgent, SearchProblem
 from .rl2 import RL2
-from .searcher_agent import MemoryWiped
+from .searcher_agent import MemoryWiped, refuses_duplicates
 from .transfer import transfer_gp
 
 ROLLOUT_STEPS = 2_400
 """About how many steps an update learns from; long trials are played fewer at a time, 8 at least and 64 at most."""
 
-SYNTHETIC_TASKS = 2_000
-CLONED_TRIALS = 1_920
-"""Trials in which a controller is taught, :data:`AT_A_TIME` at a time."""
-AT_A_TIME = 64
-TUNING: dict[str, Any] = {"learning_rate": 1e-4, "final_learning_rate": 1e-5, "entropy": 0.0, "epochs": 3}
-"""How PPO goes on from a clone, with four times as many trials at a time: gently, as there is much to lose."""
+SETTINGS: dict[str, Any] = {"design_discount": 0.0, "entropy": 0.04}
+"""How RL² learns to search. Each design is credited with its own reward only: see docs/results/reward-forms.md."""
+
+SYNTHETIC_TASKS, SYNTHETIC_VALUES = 2_000, 4_000_000
+"""Synthetic tasks, and values of their designs, at most."""
+
+CLONED_TRIALS, AT_A_TIME = 1_920, 64
+"""Trials in which a controller is taught, and how many at a time."""
 
 _trained: dict[str, Controller] = {}
 """What was trained in this process, by everything that decides the outcome: ``rl2-wiped`` is ``rl2`` of its seed."""
 
 
 def rl2(problem: SearchProblem, seed: int) -> Agent:
-    """RL² on a table: begun as :func:`rl2_cloned`, tuned by PPO on such tasks, acting by likeliest actions.
+    """RL²: a controller trained by PPO, on a table with synthetic tasks.
 
-    Where networks are trained, or edited, there are no synthetic tasks and this is :func:`rl2_scratch`.
+    The tasks are drawn from what the training tasks teach (:mod:`rlnas.synthetic_tasks`). Where networks are trained
+    there are none, and this is :func:`rl2_real`.
     """
-    if not _can_be_cloned(problem):
-        return rl2_scratch(problem, seed)
+    if _table(problem) is None:
+        return rl2_real(problem, seed)
 
     def train() -> Controller:
-        env = _synthetic_env(problem, seed, 4 * AT_A_TIME)
-        learner = RL2(env, seed=seed, device=problem.device, **TUNING)
-        learner.controller.load_state_dict(_cloned(problem, seed).state_dict())
-        return _learn(learner, problem.training_steps)
+        env = _synthetic_env(problem, seed, trials_at_a_time(problem))
+        return _learn(RL2(env, seed=seed, device=problem.device, **SETTINGS), problem.training_steps)
 
-    return Likeliest(_once("rl2", problem, seed, train))
+    return _acting(_once("rl2", problem, seed, train), problem, seed)
 
 
-def rl2_cloned(problem: SearchProblem, seed: int) -> Agent:
-    """RL²'s controller, taught to search synthetic tasks as ``transfer-gp`` does; acts by likeliest actions.
-
-    The tasks are drawn from what the training tasks teach (:mod:`rlnas.synthetic_tasks`); PPO plays no part in it.
-
-    Raises:
-        ConfigurationError: if the problem's evaluator is no table.
-    """
-    if not _can_be_cloned(problem):
-        raise ConfigurationError("rl2-cloned learns from a table's columns where each action is a choice of the design")
-    return Likeliest(_cloned(problem, seed))
-
-
-def rl2_scratch(problem: SearchProblem, seed: int) -> Controller:
-    """RL² by PPO alone, with its default settings, on the problem's training tasks; actions are sampled."""
+def rl2_real(problem: SearchProblem, seed: int) -> Agent:
+    """RL² trained on the problem's training tasks themselves."""
 
     def train() -> Controller:
         env = problem.training_env(trials_at_a_time(problem))
-        return _learn(RL2(env, seed=seed, device=problem.device), problem.training_steps)
+        return _learn(RL2(env, seed=seed, device=problem.device, **SETTINGS), problem.training_steps)
 
-    controller = _once("scratch", problem, seed, train)
+    return _acting(_once("real", problem, seed, train), problem, seed)
+
+
+def rl2_cloned(problem: SearchProblem, seed: int) -> Agent:
+    """RL²'s controller, taught to search synthetic tasks as ``transfer-gp`` does.
+
+    PPO plays no part in it.
+
+    Raises:
+        ConfigurationError: if the problem's evaluator is no table, or networks are edited.
+    """
+    if _table(problem) is None or not problem.layout.ACTIONS_ARE_CHOICES:
+        raise ConfigurationError("rl2-cloned learns from a table's columns where each action is a choice of the design")
+
+    def train() -> Controller:
+        env = _synthetic_env(problem, seed, AT_A_TIME)
+        learner = RL2(env, seed=seed, device=problem.device)
+        teacher = transfer_gp(problem, seed)
+        clone(learner.controller, env, teacher, CLONED_TRIALS, seed, on_round=learner.controller.log.append)
+        env.close()
+        return learner.controller
+
+    return _acting(_once("cloned", problem, seed, train), problem, seed)
+
+
+def _acting(controller: Controller, problem: SearchProblem, seed: int) -> Agent:
+    """Takes its likeliest actions where nothing is evaluated twice; elsewhere it would repeat itself, and samples."""
+    if refuses_duplicates(problem):
+        return Likeliest(controller)
     controller.seed(seed)
     return controller
 
@@ -89,30 +106,25 @@ def trials_at_a_time(problem: SearchProblem) -> int:
     return min(64, max(8, round(ROLLOUT_STEPS / (problem.designs * len(problem.space.decisions)))))
 
 
-def _can_be_cloned(problem: SearchProblem) -> bool:
-    return isinstance(problem.evaluator, TabularEvaluator) and problem.layout.ACTIONS_ARE_CHOICES
-
-
-def _cloned(problem: SearchProblem, seed: int) -> Controller:
-    def train() -> Controller:
-        env = _synthetic_env(problem, seed, AT_A_TIME)
-        learner = RL2(env, seed=seed, device=problem.device)
-        teacher = transfer_gp(problem, seed)
-        clone(learner.controller, env, teacher, CLONED_TRIALS, seed, on_round=learner.controller.log.append)
-        env.close()
-        return learner.controller
-
-    return _once("cloned", problem, seed, train)
+def _table(problem: SearchProblem) -> Table | None:
+    """The table that the problem's evaluator reads, if it does."""
+    evaluator = problem.evaluator
+    if isinstance(evaluator, ShuffledEvaluator):
+        evaluator = evaluator.evaluator
+    return evaluator.table if isinstance(evaluator, TabularEvaluator) else None
 
 
 def _synthetic_env(problem: SearchProblem, seed: int, trials: int) -> VectorEnv:
     """Trials on tasks that might have been the problem's."""
-    table = problem.evaluator.table  # type: ignore[attr-defined]
+    table = _table(problem)
+    assert table is not None
     columns = [task.column for task in problem.training_tasks() if isinstance(task, TableTask)]
-    made = synthesise(table, columns, SYNTHETIC_TASKS, seed)
-    reward = problem.env_options.get("reward", "log-percentile")
-    tasks = {"tasks": (TableSource(made), SPLIT), "evaluator": TabularEvaluator(made), "reward": reward}
-    return problem.training_env(trials, **tasks)
+    count = min(SYNTHETIC_TASKS, max(1, SYNTHETIC_VALUES // problem.space.size))
+    made = synthesise(table, columns, count, seed)
+    evaluator: Evaluator = TabularEvaluator(made)
+    if isinstance(problem.evaluator, ShuffledEvaluator):
+        evaluator = ShuffledEvaluator(evaluator)
+    return problem.training_env(trials, tasks=(TableSource(made), SPLIT), evaluator=evaluator)
 
 
 def _learn(learner: RL2, steps: int) -> Controller:
@@ -148,12 +160,12 @@ class _Kept(KVWriter):
         self.rows.append({"timesteps": float(step), **numbers})
 
 
-def rl2_shuffled(problem: SearchProblem, seed: int) -> Controller:
-    """RL² by PPO alone, trained where rewards say nothing about designs (:class:`ShuffledEvaluator`).
+def rl2_shuffled(problem: SearchProblem, seed: int) -> Agent:
+    """RL² trained where rewards say nothing about designs (:class:`ShuffledEvaluator`).
 
     It can learn that trying again what was good is good, but nothing of the space or of the tasks.
     """
-    return rl2_scratch(replace(problem, evaluator=ShuffledEvaluator(problem.evaluator)), seed)
+    return rl2(replace(problem, evaluator=ShuffledEvaluator(problem.evaluator)), seed)
 
 
 def wiped(make: MakeAgent) -> MakeAgent:
@@ -193,14 +205,14 @@ class ShuffledEvaluator:
     """
 
     def __init__(self, evaluator: Evaluator) -> None:
-        self._evaluator = evaluator
+        self.evaluator = evaluator
 
     def evaluate(self, proposals: Sequence[Proposal]) -> list[Evaluation]:
         """See :meth:`rlnas.evaluator.Evaluator.evaluate`."""
-        return self._evaluator.evaluate([replace(p, architecture=_other(p)) for p in proposals])
+        return self.evaluator.evaluate([replace(p, architecture=_other(p)) for p in proposals])
 
     def spec(self) -> dict[str, Any]:
-        return {"kind": "shuffled", "evaluator": self._evaluator.spec()}
+        return {"kind": "shuffled", "evaluator": self.evaluator.spec()}
 
 
 def _other(proposal: Proposal) -> Architecture:
@@ -211,9 +223,9 @@ def _other(proposal: Proposal) -> Architecture:
 
 LEARNED_AGENTS: dict[str, MakeAgent] = {
     "rl2": rl2,
+    "rl2-real": rl2_real,
     "rl2-cloned": rl2_cloned,
-    "rl2-scratch": rl2_scratch,
     "rl2-wiped": wiped(rl2),
     "rl2-shuffled": rl2_shuffled,
 }
-"""Our controller, and the same without PPO, without a teacher, without memory, and without anything to learn from."""
+"""Our controller, and the same without synthetic tasks, taught instead, without memory, and with nothing to learn."""

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 import rlnas  # noqa: F401 - registers the environments
 from rlnas.agents.agent import Likeliest
 from rlnas.agents.cloning import CloningConfig, clone
+from rlnas.agents.learned import SETTINGS
 from rlnas.agents.portfolio import best_on_average, nearest_portfolio, portfolio
 from rlnas.agents.problem import MakeAgent, SearchProblem
 from rlnas.agents.rl2 import RL2
@@ -41,20 +42,27 @@ SYNTHETIC, CLONED = 2_000, 1_920
 
 PLAIN: dict[str, Any] = {"duplicates": "count", "reward": "normalised"}
 REFUSED: dict[str, Any] = {"duplicates": "refuse", "reward": "normalised"}
-BASE: dict[str, Any] = {"duplicates": "refuse", "reward": "log-percentile"}
+BASE: dict[str, Any] = {"duplicates": "refuse", "reward": "log-percentile", **SETTINGS}
 MADE: dict[str, Any] = {**BASE, "synthetic": True}
-CLONE: dict[str, Any] = {**MADE, "teacher": "transfer-gp", "steps": 0}
+CLONE: dict[str, Any] = {
+    "duplicates": "refuse",
+    "reward": "log-percentile",
+    "synthetic": True,
+    "teacher": "transfer-gp",
+    "steps": 0,
+}
 TUNED: dict[str, Any] = {"learning_rate": 1e-4, "final_learning_rate": 1e-5, "entropy": 0.0, "epochs": 3}
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("RL² as it was: normalised reward, duplicates count", PLAIN),
     "refuse": ("duplicates refused", REFUSED),
-    "base": ("and log-percentile reward", BASE),
+    "base": ("and log-percentile reward, each design credited with its own", BASE),
+    "carried": ("and later designs' rewards credited, too (discount .9)", {**BASE, "design_discount": 0.9}),
     "improvement": ("and improvement for a reward instead", {**BASE, "reward": "improvement", "design_discount": 1.0}),
     "blind": ("and no task descriptor", {**BASE, "blind": True}),
     "wide": ("and 256 units", {**BASE, "hidden_size": 256}),
     "large-batch": ("and 256 trials an update", {**BASE, "num_envs": 256}),
-    "entropy": ("and twice the entropy, not annealed", {**BASE, "entropy": 0.16, "final_entropy": 0.08}),
+    "entropy": ("and twice the entropy, not annealed", {**BASE, "entropy": 0.08, "final_entropy": 0.04}),
     "long": ("and three times the steps", {**BASE, "longer": 3}),
     "synthetic": ("and 2,000 synthetic tasks", MADE),
     "synthetic-long": ("and 2,000 synthetic tasks, three times the steps", {**MADE, "longer": 3}),

@@ -4,7 +4,8 @@ All play trials of 10 designs of six decisions on a synthetic table, and go 4 ti
 contestants take turns, an update each, so that what else the machine does disturbs all alike; a first round does not
 count. One thread works. Rates are of its own processor time (and of wall time in a column of their own), ratios are
 medians over the rounds. RecurrentPPO plays in the native vector environment, through ``as_vec_env``; "tuned" stands for
-the fastest of its batches with 64 environments and rollouts of one trial each.
+the fastest of its batches with 64 environments and rollouts of one trial each: the whole rollout, if ``--quick`` does
+not try the others.
 
     python benchmarks/trainer.py --json             # some minutes
     python benchmarks/trainer.py --quick --json     # under two minutes on a busy core
@@ -39,7 +40,8 @@ from rlnas.agents.sb3 import as_vec_env
 from rlnas.table import Table
 from rlnas.tabular_evaluator import TableSource, TabularEvaluator
 
-HIDDEN, EPOCHS, TRIALS, MINIBATCHES = 128, 4, 512, 8
+HIDDEN, EPOCHS = 128, 4
+TRIALS, TRIALS_AT_ONCE = 512, 64
 DEFAULT, EQUAL, OURS = "RecurrentPPO, library's batch", "RL2, two LSTMs", "RL2"
 LEAN = {"net_arch": [], "lstm_hidden_size": HIDDEN}
 SHARED = {**LEAN, "shared_lstm": True, "enable_critic_lstm": False}
@@ -144,22 +146,20 @@ def contestants(table: Table, quick: bool) -> dict[str, Contestant]:
         return Contestant(model, envs * steps)
 
     def ours(envs: int = TRIALS, **settings: Any) -> Contestant:
-        return Contestant(
-            RL2(trials(table, envs), epochs=EPOCHS, minibatches=MINIBATCHES, hidden_size=HIDDEN, **settings),
-            envs * TRIAL,
-        )
+        settings |= {"epochs": EPOCHS, "minibatches": envs // TRIALS_AT_ONCE, "hidden_size": HIDDEN}
+        return Contestant(RL2(trials(table, envs), **settings), envs * TRIAL)
 
     everyone = {DEFAULT: theirs(16, 128, 128)}
-    for batch in (1920, 3840):
+    for batch in (3840,) if quick else (960, 1920, 3840):
         everyone[f"RecurrentPPO, tuned: batch {batch}"] = theirs(64, TRIAL, batch, **LEAN)
     everyone |= {EQUAL: ours(separate_value=True), OURS: ours(), f"{OURS}, bfloat16": ours(autocast=True)}
     if not quick:
         everyone |= {
-            "RecurrentPPO, batch 960": theirs(64, TRIAL, 960, **LEAN),
             "RecurrentPPO, batch 3840, its MLP heads": theirs(64, TRIAL, 3840),
             "RecurrentPPO, batch 3840, shared LSTM": theirs(64, TRIAL, 3840, **SHARED),
             "RecurrentPPO, batch 7680, 4 trials a rollout": theirs(64, 4 * TRIAL, 7680, **LEAN),
-            "RecurrentPPO, batch 7680, 4 trials a rollout, shared LSTM": theirs(64, 4 * TRIAL, 7680, **SHARED),
+            "RecurrentPPO, batch 19200, 10 trials a rollout": theirs(64, 10 * TRIAL, 19200, **LEAN),
+            "RecurrentPPO, batch 19200, 10 trials a rollout, shared LSTM": theirs(64, 10 * TRIAL, 19200, **SHARED),
             f"{OURS}, two LSTMs, bfloat16": ours(separate_value=True, autocast=True),
             f"{OURS}, 64 trials": ours(64),
             f"{OURS}, GRU": ours(cell="gru"),

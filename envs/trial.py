@@ -246,7 +246,7 @@ class Trials:
         if self.settings.feedback == "hidden":
             return np.zeros_like(accuracy)
         deviation = np.sqrt((PRIOR_DEVIATION**2 + self._squares) / (1 + self.design))
-        return np.where(there, (accuracy - self._mean) / deviation, 0.0)
+        return np.where(there, np.clip((accuracy - self._mean) / deviation, -LIMIT, LIMIT), 0.0)
 
     def info(self) -> dict[str, NDArray[Any]]:
         """What Gymnasium's ``info`` holds at every step, one row for each trial."""

@@ -156,6 +156,7 @@ def search(
     against: Annotated[
         str, typer.Option(help="Compare with: evolution, wiped or any agent of bench; random always.")
     ] = "random,evolution",
+    duplicates: Duplicates = "count",
     out: Out = None,
     download: Download = False,
     data: Data = None,
@@ -188,7 +189,7 @@ def search(
         designs,
         spec,
         _usual_trials(spec, searched) if trials is None else trials,
-        env_options={"space": problem["space"]},
+        env_options={"space": problem["space"], **({} if duplicates == "count" else {"duplicates": duplicates})},
         timeout=timeout,
         device=chosen,
     )

@@ -20,6 +20,7 @@ from rlnas.cli_options import (
     Data,
     Device,
     Download,
+    Duplicates,
     EvaluatorKind,
     Init,
     Json,
@@ -107,7 +108,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out from where it stopped.")
     ] = False,
-    reward: Annotated[str, typer.Option(help="accuracy, improvement or normalised.")] = "normalised",
+    reward: Annotated[str, typer.Option(help="accuracy, improvement, normalised or log-percentile.")] = "normalised",
+    designs: Annotated[int | None, typer.Option(min=1, help="Designs of a trial, if not the environment's.")] = None,
+    duplicates: Duplicates = "count",
     tasks: Annotated[str | None, typer.Option(help="Tasks to train on, if not the environment's.")] = None,
     task_option: TaskOptions = None,
     download: Download = False,
@@ -147,6 +150,10 @@ def train(
         env_options["tasks"] = portable(*searched)
     if spec != preset["evaluator"]:
         env_options["evaluator"] = spec
+    if designs is not None:
+        env_options["designs_per_trial"] = designs
+    if duplicates != "count":
+        env_options["duplicates"] = duplicates
     learner = RL2Config(**learner_options(option or [], asdict(RL2Config())))
     settings = TrainSettings(env, steps, seed, trials, reward, learner, env_options)
     if not resume:
@@ -215,7 +222,10 @@ def _require_same(run: Path, settings: TrainSettings, wanted: TrainSettings, con
     typed |= {text.partition("=")[0] for text in context.params["option"] or []}
     if typed & {"init", "adaptation", "adaptation_option"}:
         typed.add("evaluator")
-    begun, now = ({**asdict(each), **asdict(each.learner), **each.env_options} for each in (settings, wanted))
+    if "designs" in typed:
+        typed.add("designs_per_trial")
+    usual = {"duplicates": "count"}
+    begun, now = ({**usual, **asdict(each), **asdict(each.learner), **each.env_options} for each in (settings, wanted))
     for field in sorted(typed & now.keys()):
         if begun.get(field) != now[field]:
             raise ConfigurationError(f"the run in {run} was begun with {field} = {begun.get(field)}, not {now[field]}")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rlnas.errors import at_least
 from rlnas.table import Table
 from rlnas.table_recording import Recording
+from rlnas.task import DESCRIPTOR
 from rlnas.task_prior import TaskPrior
 
 SPLIT = "synthetic"
@@ -95,8 +96,10 @@ def synthesise(table: Table, columns: Sequence[str] | None = None, count: int = 
 
 
 def descriptors_of(table: Table) -> NDArray[np.float64]:
-    """Of every column, (K, D); one zero each where the table has none."""
-    return np.zeros((len(table.tasks), 1)) if table.descriptors is None else table.descriptors.astype(np.float64)
+    """Of every column, (K, D); zeros, as of its tasks, where the table has none."""
+    if table.descriptors is None:
+        return np.zeros((len(table.tasks), len(DESCRIPTOR)))
+    return table.descriptors.astype(np.float64)
 
 
 def _numbers(table: Table, columns: Sequence[str] | None) -> list[int]:

@@ -502,6 +502,17 @@ class TestInterruptions:
         assert result["episodes"] == 20
         assert weights(trained) == before
 
+    def test_a_trial_is_as_long_as_asked_for_and_refuses_duplicates(self, tmp_path: Path) -> None:
+        table = ("--env", "rlnas/DigitsTableTrial-v0", "--trials", 2, "--steps", 20)
+        run = ("train", *table, "--designs", 3, "--duplicates", "refuse", "--out", tmp_path / "short")
+        assert json.loads(succeed(*run, "--json"))["episodes"] == 6
+        for option, value, field in (("--designs", 4, "designs_per_trial"), ("--duplicates", "count", "duplicates")):
+            outcome = call("train", "--resume", option, value, "--out", tmp_path / "short")
+            assert_refused(outcome)
+            assert f"begun with {field} = " in outcome.err
+        search = ("search", "--agent", tmp_path / "short", "--tasks", "val", "--designs", 2, "--trials", 16)
+        succeed(*search, "--duplicates", "refuse", "--out", tmp_path / "short-search")
+
     def test_the_command_that_began_a_run_may_be_repeated_to_go_on(self, trained: Path) -> None:
         succeed("train", *SMALL, "--steps", 1, "--out", trained, "--resume")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -46,6 +48,16 @@ def test_environments_can_be_made_of_them(table: Table) -> None:
     assert made.families[3] in table.families
     assert made.descriptors is not None
     assert task.descriptor.tolist() == made.descriptors[3].tolist()
+
+
+def test_a_table_without_descriptors_will_do(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_prior, "STEPS", 2)
+    plain = replace(table, descriptors=None)
+    made = synthesise(plain, known(table), 2)
+    task = TableSource(made).task("synthetic", 0)
+    assert not task.descriptor.any()
+    known_task = TableSource(plain).task("val", 0)
+    assert prior_of_table(plain, known(table)).believe(known_task.descriptor).mean.shape == (plain.space.size,)
 
 
 def test_a_seed_makes_the_same_tasks_and_another_makes_others(table: Table) -> None:

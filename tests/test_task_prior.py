@@ -71,6 +71,15 @@ def test_costs_make_designs_alike() -> None:
     assert np.corrcoef(belief.mean[others], cost[others])[0, 1] > 0.9
 
 
+def test_what_is_peculiar_to_a_design_on_every_task_is_expected_of_it_again() -> None:
+    accuracy, descriptors = known()
+    peculiar = 0.05 * np.random.default_rng(3).standard_normal(64)
+    prior = TaskPrior(CODES, np.empty((64, 0)), accuracy + peculiar[:, None], descriptors)
+    belief = prior.believe(np.array([0.5, 1.0]))  # where the codes say nothing
+    assert np.corrcoef(belief.mean, peculiar)[0, 1] > 0.9
+    assert belief.noise.mean() < 2 * NOISE
+
+
 def test_shapes_that_disagree_are_refused() -> None:
     accuracy, descriptors = known()
     with pytest.raises(DataError, match=r"of 64 designs .* on 11 tasks .* got shape \(64, 12\)"):
