@@ -206,6 +206,7 @@ class Controller(nn.Module):
             action_masks: of shape (N, A), as sb3-contrib's: True where an action is legal. What observations say of
                 that holds anyway.
         """
+        observation = np.asarray(observation)
         batch = torch.as_tensor(np.atleast_2d(observation), dtype=torch.float32, device=self.device)
         memory = (
             self.blank(len(batch)) if state is None else tuple(torch.as_tensor(s, device=self.device) for s in state)
@@ -254,6 +255,8 @@ class Controller(nn.Module):
         try:
             controller = cls(ControllerConfig(**data["controller"]))
             mine = {k.removeprefix(prefix): tensor for k, tensor in tensors.items() if k.startswith(prefix)}
+            if not all(tensor.is_floating_point() for tensor in mine.values()):
+                raise ValueError("tensors must hold floating-point numbers")
             controller.load_state_dict(mine)
             controller.about = dict(data["about"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from rlnas.errors import ConfigurationError, UnknownNameError, at_least
 
@@ -27,9 +27,9 @@ def as_vector_env(env: str | gym.Env[Any, Any] | VectorEnv, num_envs: int, optio
         ConfigurationError: if it is something else, is not registered, or has to be told to reset.
     """
     if isinstance(env, str):
-        if env not in gym.registry:
+        if ":" not in env and env not in gym.registry:  # with a colon Gymnasium imports a module first
             raise UnknownNameError("environment", env, gym.registry)
-        ready = gym.spec(env).vector_entry_point is not None
+        ready = ":" not in env and gym.spec(env).vector_entry_point is not None
         how = (
             {}
             if ready
@@ -57,10 +57,10 @@ def controller_config(env: VectorEnv, config: RL2Config) -> ControllerConfig:
         raise ConfigurationError(f"observations must be a flat Box (see RL2Observation), got {observed}")
     if isinstance(acted, spaces.Discrete) and acted.start == 0:
         actions: tuple[int, ...] = (int(acted.n),)
-    elif isinstance(acted, spaces.MultiDiscrete) and acted.nvec.ndim == 1 and not acted.start.any():
+    elif isinstance(acted, spaces.MultiDiscrete) and acted.nvec.shape > (1,) and not acted.start.any():
         actions = tuple(int(n) for n in acted.nvec)
     else:
-        raise ConfigurationError(f"actions must be Discrete or MultiDiscrete, counted from 0, got {acted}")
+        raise ConfigurationError(f"actions must be Discrete or MultiDiscrete of several, from 0 on, got {acted}")
     layout = _layout_of(env)
     legal = layout["legal"] if layout is not None and "legal" in layout else None
     return ControllerConfig(
@@ -74,7 +74,27 @@ def controller_config(env: VectorEnv, config: RL2Config) -> ControllerConfig:
 
 
 def _layout_of(env: VectorEnv) -> Any:
+    """The layout of the environments' observations, of whatever wraps them; None if they have none.
+
+    Raises:
+        ConfigurationError: if the action mask lies in observations that a wrapper has changed.
+    """
     base = env.unwrapped
-    if isinstance(base, SyncVectorEnv) and base.envs[0].has_wrapper_attr("layout"):
-        return base.envs[0].get_wrapper_attr("layout")
-    return getattr(env, "layout", None)
+    if isinstance(base, SyncVectorEnv):
+        layout, seen = _owned_layout(base.envs[0])
+    elif isinstance(base, AsyncVectorEnv):
+        probe = base.env_fns[0]()  # what runs in another process cannot be asked for what it may not have
+        layout, seen = _owned_layout(probe)
+        probe.close()
+    else:
+        layout, seen = getattr(base, "layout", None), base.single_observation_space
+    if layout is not None and "legal" in layout and seen != env.single_observation_space:
+        raise ConfigurationError("the action mask lies in observations that a wrapper has changed: wrap before it")
+    return layout
+
+
+def _owned_layout(env: gym.Env[Any, Any]) -> tuple[Any, Any]:
+    """The layout of the outermost environment that has one, and that one's observation space."""
+    while "layout" not in vars(env) and isinstance(env, gym.Wrapper):
+        env = env.env
+    return getattr(env, "layout", None), env.observation_space

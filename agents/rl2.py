@@ -34,8 +34,9 @@ from .environments import as_vector_env, controller_config
 from .ppo import clipped_surrogate, discounted_sum, explained_variance, generalised_advantage
 from .rl2_config import RL2Config, config_of
 from .rollout import Interrupted, Rollout, collect, how_it_went
-from .sb3 import as_vec_env
+from .sb3 import VectorEnvAdapter
 
+DEFAULT_ENVS = 64
 AT_ONCE, FEWEST = 2**19, 16
 """Steps times units of memory, but no fewer trials, whose gradients a CPU computes at a time."""
 KEPT = 31 * 2**20
@@ -72,7 +73,7 @@ class RL2:
         *,
         seed: int = 0,
         device: str | torch.device = "cpu",
-        num_envs: int = 64,
+        num_envs: int = DEFAULT_ENVS,
         env_options: Mapping[str, Any] | None = None,
         tensorboard_log: str | Path | None = None,
         verbose: int = 0,
@@ -97,13 +98,16 @@ class RL2:
         self.statistics: dict[str, float] = {}
         """Of the last update."""
         self._learned_timesteps = 0
-        self._logger: Logger | None = None
+        self._trials = 0
+        self._logger, self._logger_was_set = Logger(None, []), False
+        self._num_envs = DEFAULT_ENVS
+        self._vec_env: VecEnv | None = None
 
     def learn(
         self,
         total_timesteps: int,
         callback: MaybeCallback = None,
-        log_interval: int = 1,
+        log_interval: int | None = 1,
         tb_log_name: str = "RL2",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
@@ -118,7 +122,7 @@ class RL2:
             total_timesteps: steps of all environments together.
             callback: of stable-baselines3's kind. Once one returns False the rollout at hand is given up, and the
                 learner is as after its last update.
-            log_interval: updates between entries of the log.
+            log_interval: updates between entries of the log; None for no log.
             tb_log_name: name of the run in TensorBoard.
             reset_num_timesteps: begin to count at 0.
             progress_bar: show one.
@@ -127,6 +131,8 @@ class RL2:
             ConfigurationError: if there is no environment.
         """
         at_least("total_timesteps", total_timesteps, 1)
+        if log_interval is not None:
+            at_least("log_interval", log_interval, 1)
         env = self.env
         if env is None:
             raise ConfigurationError("a loaded learner needs an environment to learn in: call set_env() first")
@@ -134,7 +140,7 @@ class RL2:
             self._learned_timesteps = 0
         self.num_timesteps = begun_with = self._learned_timesteps
         total_timesteps += begun_with
-        if self._logger is None:
+        if not self._logger_was_set:
             folder = None if self.tensorboard_log is None else str(self.tensorboard_log)
             self._logger = configure_logger(self.verbose, folder, tb_log_name, reset_num_timesteps)
         callback = _as_callback(callback, progress_bar)
@@ -151,15 +157,16 @@ class RL2:
         while self._learned_timesteps < total_timesteps:
             callback.on_rollout_start()
             try:
-                rollout = collect(self.controller, env, self._update_seed(), self.updates * env.num_envs, on_step)
+                rollout = collect(self.controller, env, self._update_seed(), self._trials, on_step)
             except Interrupted:
                 self.num_timesteps = self._learned_timesteps
                 break
             callback.on_rollout_end()
             self.statistics = self._update(rollout, progress=self._learned_timesteps / total_timesteps)
             self.updates += 1
+            self._trials += env.num_envs
             self._learned_timesteps = self.num_timesteps
-            if self.updates % log_interval == 0:
+            if log_interval is not None and self.updates % log_interval == 0:
                 self._log((self.num_timesteps - begun_with) / (time.monotonic() - started))
         callback.on_training_end()
         return self
@@ -250,26 +257,52 @@ class RL2:
         """The agent with its memory kept for you; see :class:`~rlnas.agents.agent.Session`."""
         return Session(self, deterministic)
 
-    def set_env(self, env: str | gym.Env[Any, Any] | VectorEnv, num_envs: int = 64) -> None:
+    def set_env(
+        self,
+        env: str | gym.Env[Any, Any] | VectorEnv,
+        num_envs: int | None = None,
+        env_options: Mapping[str, Any] | None = None,
+    ) -> None:
         """Learn in another environment from now on.
+
+        Args:
+            env: as for the learner itself.
+            num_envs: how many to make of an id; by default as many as there were.
+            env_options: arguments of the environments that are made of an id.
 
         Raises:
             ConfigurationError: if its observations or actions are others.
         """
-        env = as_vector_env(env, num_envs, {})
+        env = as_vector_env(env, self._num_envs if num_envs is None else num_envs, env_options or {})
         theirs, ours = controller_config(env, self.config), self.controller.config
         if theirs != ours:
             raise ConfigurationError(f"env must suit a controller of {ours}, got one that needs {theirs}")
         self.env = env
-        self.n_envs = env.num_envs
+        self.n_envs = self._num_envs = env.num_envs
+        self._vec_env = VectorEnvAdapter(env)
         if not self.controller.about:
-            space = getattr(env, "search_space", None)
+            space = getattr(env.unwrapped, "search_space", None)
             spec = getattr(env, "spec", None)
             self.controller.about = {"env": spec and spec.id, "space": space and space.spec()}
 
     def get_env(self) -> VecEnv | None:
-        """The environment in stable-baselines3's form, which its callbacks ask for."""
-        return None if self.env is None else as_vec_env(self.env)
+        """The environment in stable-baselines3's form, for callbacks to ask what they like; not to be stepped."""
+        return self._vec_env
+
+    @property
+    def observation_space(self) -> gym.Space[Any] | None:
+        """Of a single environment; None without one."""
+        return None if self.env is None else self.env.single_observation_space
+
+    @property
+    def action_space(self) -> gym.Space[Any] | None:
+        """Of a single environment; None without one."""
+        return None if self.env is None else self.env.single_action_space
+
+    @property
+    def device(self) -> torch.device:
+        """Of the controller."""
+        return self.controller.device
 
     def get_vec_normalize_env(self) -> None:
         """There is none: rewards are normalised in the learner, observations are not."""
@@ -277,13 +310,11 @@ class RL2:
     @property
     def logger(self) -> Logger:
         """Of stable-baselines3."""
-        if self._logger is None:
-            self._logger = configure_logger(self.verbose)
         return self._logger
 
     def set_logger(self, logger: Logger) -> None:
         """Log to this one from now on; see :func:`stable_baselines3.common.logger.configure`."""
-        self._logger = logger
+        self._logger, self._logger_was_set = logger, True
 
     def _log(self, steps_per_second: float) -> None:
         for name, value in self.statistics.items():
@@ -308,6 +339,8 @@ class RL2:
             "seed": self.seed,
             "updates": self.updates,
             "num_timesteps": self._learned_timesteps,
+            "num_envs": self._num_envs,
+            "trials": self._trials,
             "return_variance": self.return_variance,
         }
         save_checkpoint(path, {**self.controller.data(), "learner": learner}, tensors)
@@ -323,6 +356,8 @@ class RL2:
     ) -> RL2:
         """Read what :meth:`save` wrote, to act or, given an environment, to go on learning.
 
+        It goes on as if it had never stopped in an environment like the one before, with as many trials at a time.
+
         Raises:
             CheckpointError: if it is damaged or holds no learner.
             ConfigurationError: if the environment's observations or actions are others.
@@ -336,7 +371,12 @@ class RL2:
             learner._begin(controller, config, at_least("seed", mine["seed"], 0), tensorboard_log, verbose)
             learner.updates = at_least("updates", mine["updates"], 0)
             learner._learned_timesteps = learner.num_timesteps = at_least("num_timesteps", mine["num_timesteps"], 0)
+            learner._num_envs = at_least("num_envs", mine["num_envs"], 1)
+            learner._trials = at_least("trials", mine["trials"], 0)
             learner.return_variance = float(mine["return_variance"])
+            if not 0 <= learner.return_variance < math.inf:
+                raise ValueError(f"return_variance must be a number >= 0, got {learner.return_variance}")
+            controller.seed(learner.seed)
             state = learner._optimizer_state(tensors) if learner.updates else {}
             learner.optimizer.load_state_dict({**learner.optimizer.state_dict(), "state": state})
         except (KeyError, TypeError, ValueError, RuntimeError, ConfigurationError) as error:

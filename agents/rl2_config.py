@@ -32,7 +32,7 @@ class RL2Config:
         final_entropy: at the end.
         value: weight of the value loss.
         max_grad_norm: gradients are clipped to this norm.
-        autocast: whether updates compute in bfloat16.
+        autocast: whether updates compute in bfloat16; the policy judged is then not exactly the one that acted.
 
     Raises:
         ConfigurationError: if a value is not allowed.

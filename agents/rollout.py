@@ -70,8 +70,8 @@ def collect(
     """
     generator = torch.Generator().manual_seed(seed)
     # Only environments that number their trials are told a number: others may refuse options they do not know.
-    observation, _ = env.reset(seed=seed, options={"trial": first_trial} if hasattr(env, "trials") else None)
-    idle = getattr(env, "idle_action", None)
+    observation, _ = env.reset(seed=seed, options={"trial": first_trial} if hasattr(env.unwrapped, "trials") else None)
+    idle = getattr(env.unwrapped, "idle_action", None)
     memory = controller.blank(env.num_envs)
     unknown = {"design_ended": np.zeros(env.num_envs, dtype=np.bool_), "accuracy": np.full(env.num_envs, np.nan)}
     thought: list[tuple[Tensor, ...]] = []
@@ -79,7 +79,8 @@ def collect(
     over = np.zeros(env.num_envs, dtype=np.bool_)
     returns = np.zeros(env.num_envs)
     while not over.all():
-        seen = torch.as_tensor(observation, dtype=torch.float32, device=controller.device)
+        # A copy: an environment may write its next observations where it wrote these.
+        seen = torch.tensor(observation, dtype=torch.float32, device=controller.device)
         action, logits, value, memory = controller.act(seen, memory, generator)
         thought.append((seen, action, logits, value))
         sent = action.cpu().numpy()
@@ -87,7 +88,7 @@ def collect(
             sent if idle is None else np.where(over, idle, sent)
         )
         playing = ~over
-        reward = reward * playing
+        reward = np.where(playing, reward, 0.0)
         returns += reward
         ending = (terminated | truncated) & playing
         over = over | ending
@@ -110,7 +111,7 @@ def collect(
 
 def _told(info: dict[str, Any], ending: NDArray[np.bool_], name: str, nothing: NDArray[Any]) -> NDArray[Any]:
     """What ``info`` says of each environment under a name, in the last step of a trial, too, or ``nothing``: (B,)."""
-    now = np.asarray(info.get(name, nothing))
+    now = np.array(info.get(name, nothing))
     if not ending.any():
         return now
     return np.where(ending, info.get("final_info", info).get(name, nothing), now)
@@ -128,7 +129,7 @@ def how_it_went(rollout: Rollout) -> dict[str, float]:
     steps = torch.arange(len(ended), device=ended.device)[:, None]
     first, last = torch.where(ended, steps, len(ended)).argmin(0), torch.where(ended, steps, -1).argmax(0)
     name, worth = "accuracy", rollout.accuracy
-    if worth.isnan().any():
+    if worth[ended].isnan().any():
         name, worth = "reward", _reward_of_designs(rollout.reward, torch.where(ended, steps, -1))
     return statistics | {
         "designs": float(ended.sum()),

@@ -39,21 +39,21 @@ def as_vec_env(env: VectorEnv) -> VecEnv:
         ConfigurationError: if it resets in the next step: it ignores the action of that step, which an algorithm of
             stable-baselines3 would take for one that counts.
     """
-    return _VectorEnvAdapter(env)
+    mode = env.metadata.get("autoreset_mode")
+    if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED):
+        raise ConfigurationError(
+            f"autoreset_mode of {env} must be SAME_STEP or DISABLED, got {mode}; Gymnasium's own vectorisers take "
+            "vector_kwargs={'autoreset_mode': AutoresetMode.SAME_STEP}, given vectorization_mode='sync'"
+        )
+    return VectorEnvAdapter(env)
 
 
-class _VectorEnvAdapter(VecEnv):
+class VectorEnvAdapter(VecEnv):
     """See :func:`as_vec_env`. An attribute or method of the vector environment is that of each environment in it."""
 
     def __init__(self, env: VectorEnv) -> None:
-        mode = env.metadata.get("autoreset_mode")
-        if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED):
-            raise ConfigurationError(
-                f"autoreset_mode of {env} must be SAME_STEP or DISABLED, got {mode}; Gymnasium's own vectorisers take "
-                "vector_kwargs={'autoreset_mode': AutoresetMode.SAME_STEP}, given vectorization_mode='sync'"
-            )
         self.env = env
-        self._resets_itself = mode is AutoresetMode.SAME_STEP
+        self._resets_itself = env.metadata.get("autoreset_mode") is AutoresetMode.SAME_STEP
         self._actions: NDArray[Any] = np.zeros(0)
         self._returns = np.zeros(env.num_envs)
         self._lengths = np.zeros(env.num_envs, dtype=np.int64)

@@ -123,6 +123,8 @@ class TransferAgent:
         for row, (position, merit) in enumerate(self._towards(observation, episode_start)):
             likely = (np.maximum(merit, 0.0) / merit.max()) ** self._sharpness if merit.max() > 0 else merit == 0
             advice[row] = np.bincount(self._codes[:, position], weights=likely, minlength=advice.shape[1])
+            if not advice[row].any():  # whoever acts has left the designs that are known
+                advice[row] = observation[row, legal] > 0
         return np.asarray(advice / advice.sum(1, keepdims=True))
 
     def _towards(

@@ -45,6 +45,8 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=1, help="with --fresh, train so many of the table's best too")
     parser.add_argument("--pictures", type=Path, help="folder for the pictures")
     options = parser.parse_args()
+    if options.pictures is not None:
+        options.pictures.mkdir(parents=True, exist_ok=True)
     try:
         for folder in options.folders:
             report(folder, options.agent, options.at, max(1, options.top) if options.fresh else 0, options.pictures)

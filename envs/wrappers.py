@@ -6,6 +6,7 @@ agent of any library meta-learns in it: one of its episodes is a whole trial, th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -41,11 +42,13 @@ class TrialEnv(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs)
     def __init__(self, env: gym.Env[Any, Any], designs_per_trial: int) -> None:
         gym.utils.RecordConstructorArgs.__init__(self, designs_per_trial=designs_per_trial)
         gym.Wrapper.__init__(self, env)
+        if any(isinstance(inner, RL2Observation) for inner in _wrappers(env)):
+            raise ConfigurationError("TrialEnv goes inside: RL2Observation(TrialEnv(env, ...)), or rewards get lost")
         self.designs_per_trial = at_least("designs_per_trial", designs_per_trial, 1)
         self._design = self.designs_per_trial
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        observation, info = self.env.reset(seed=seed, options={**(options or {}), "new_task": True})
+        observation, info = self.env.reset(seed=seed, options={"new_task": True, **(options or {})})
         self._design = 0
         return observation, self._with_design(info, False)
 
@@ -134,6 +137,12 @@ class RL2Observation(gym.Wrapper[NDArray[np.float32], Any, Any, Any], gym.utils.
         if "legal" in parts:
             parts["legal"][:] = np.hstack(info["action_mask"])  # of a MultiDiscrete space it is a tuple
         return seen
+
+
+def _wrappers(env: gym.Env[Any, Any]) -> Iterator[gym.Env[Any, Any]]:
+    while isinstance(env, gym.Wrapper):
+        yield env
+        env = env.env
 
 
 class RunningMoments:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import struct
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +20,11 @@ from torch import Tensor
 from rlnas.errors import CheckpointError
 
 SCHEMA_VERSION = 1
+DAMAGED = (ValueError, KeyError, TypeError, RuntimeError, EOFError, struct.error, SafetensorError, BadZipFile)
+"""What reading damaged files raises."""
 DATA, TENSORS, MANIFEST = "checkpoint.json", "tensors.safetensors", "manifest.json"
+KEPT = re.compile(rf"\.?[0-9a-f]+-({DATA}|{TENSORS})(\..*part)?|\.{MANIFEST}\..*part")
+"""Names of files that a save leaves in a folder, whole or cut short."""
 
 
 def save_checkpoint(path: str | Path, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -49,10 +55,9 @@ def save_checkpoint(path: str | Path, data: Mapping[str, Any], tensors: Mapping[
     path.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         write_durably(path / name, content)
-    for pattern in (f"*-{DATA}*", f"*-{TENSORS}*", f".{MANIFEST}.*"):  # also the parts of a save that was cut short
-        for old in path.glob(pattern):
-            if old.name not in files:
-                old.unlink()
+    for old in path.iterdir():
+        if KEPT.fullmatch(old.name) and old.name not in files:
+            old.unlink()
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -74,7 +79,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
         raise CheckpointError(f"{path}: no checkpoint here ({Path(error.filename).name!r} is missing)") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, RecursionError, SafetensorError, BadZipFile, NotImplementedError) as error:
+    except DAMAGED as error:
         raise CheckpointError(f"{path}: the checkpoint is damaged: {one_line(error)}") from None
     if found != SCHEMA_VERSION:
         raise CheckpointError(f"{path}: checkpoint of schema {found!r}; this rlnas reads schema {SCHEMA_VERSION}")

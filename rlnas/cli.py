@@ -237,7 +237,7 @@ def _steps_done(run: Path) -> int:
     from rlnas.checkpoint import MANIFEST, load_checkpoint
 
     folder = run / CHECKPOINT
-    return int(load_checkpoint(folder)[0].get("timesteps", 0)) if (folder / MANIFEST).exists() else 0
+    return int(load_checkpoint(folder)[0]["learner"]["num_timesteps"]) if (folder / MANIFEST).exists() else 0
 
 
 @contextmanager

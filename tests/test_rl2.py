@@ -273,6 +273,9 @@ def test_a_learners_checkpoint_holds_its_controller(tmp_path: Path) -> None:
         {"num_timesteps": 1.5},
         {"num_timesteps": math.inf},
         {"return_variance": "much"},
+        {"return_variance": math.nan},
+        {"return_variance": -1.0},
+        {"trials": -1},
         {"settings": {"clip": 0}},
         {"settings": {"unknown": 1}},
         {"settings": None},
@@ -457,3 +460,66 @@ def test_it_learns_to_search_and_its_memory_is_what_does_it() -> None:
     assert last["rl2"] > 0.85 * HIT
     assert abs(gains["wiped"]) < 0.25 * (HIT - MISS)
     assert last["rl2"] - last["wiped"] > 0.4 * (HIT - MISS)
+
+
+class Masked(gym.Env[Any, Any]):
+    """One of three actions is legal and pays 1; which one changes, and observations are the mask."""
+
+    observation_space = gym.spaces.Box(0, 1, (3,), np.float32)
+    action_space = gym.spaces.Discrete(3)
+    layout = {"legal": slice(0, 3)}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        self.layout = dict(self.layout)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._mask(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        paid = float(action == self.legal)
+        self.steps += 1
+        return self._mask(), paid, self.steps == 5, False, {}
+
+    def _mask(self) -> Any:
+        self.legal = int(self.np_random.integers(3))
+        return np.eye(3, dtype=np.float32)[self.legal]
+
+
+def masked_envs() -> dict[str, gym.vector.VectorEnv]:
+    makers = [Masked] * 3
+    return {
+        "sync": gym.vector.SyncVectorEnv(makers),
+        "shared-buffer": gym.vector.SyncVectorEnv(makers, copy=False),
+        "wrapped": gym.wrappers.vector.RecordEpisodeStatistics(gym.vector.SyncVectorEnv(makers)),
+        "async": gym.vector.AsyncVectorEnv(makers),
+    }
+
+
+@pytest.mark.parametrize("name", ["sync", "shared-buffer", "wrapped", "async"])
+def test_masks_are_found_and_kept_to_whatever_holds_the_environments(name: str) -> None:
+    env = masked_envs()[name]
+    learner = RL2(env, **SMALL).learn(15)
+    assert learner.controller.config.legal == (0, 3)
+    assert learner.statistics["ep_rew_mean"] == 5
+    assert learner.statistics["first_ratio_deviation"] < 1e-5
+    env.close()
+
+
+def test_a_mask_in_observations_that_a_wrapper_changed_is_refused() -> None:
+    env = gym.wrappers.vector.NormalizeObservation(gym.vector.SyncVectorEnv([Masked] * 2))
+    with pytest.raises(ConfigurationError, match="a wrapper has changed"):
+        RL2(env)
+
+
+def test_trials_are_numbered_on_in_an_environment_with_another_number(tmp_path: Path) -> None:
+    episodes: list[DesignEpisode] = []
+    make_learner(env_options={"recorder": episodes.extend}).learn(2 * STEPS_PER_UPDATE).save(tmp_path)
+    RL2.load(tmp_path, hidden_env(num_envs=2, recorder=episodes.extend)).learn(1)
+    assert sorted({episode.trial for episode in episodes}) == list(range(2 * 4 + 2))
+
+
+def test_an_id_is_made_as_often_as_before(tmp_path: Path) -> None:
+    RL2("CartPole-v1", num_envs=3, **SMALL).save(tmp_path)
+    assert RL2.load(tmp_path, "CartPole-v1").n_envs == 3

@@ -24,6 +24,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from rlnas.agents.rl2 import RL2
 from rlnas.agents.sb3 import as_vec_env
+from rlnas.errors import ConfigurationError
 
 from .hidden import SPACE, HiddenEvaluator, HiddenSource, hidden_env
 
@@ -70,6 +71,33 @@ def test_eval_and_checkpoint_callbacks_write_what_load_reads(tmp_path: Path) -> 
     assert saved == [f"rl_model_{k * ROLLOUT}_steps.zip" for k in (1, 2, 3)]
     for path in (*(tmp_path / "checkpoints").iterdir(), tmp_path / "best" / "best_model"):
         assert RL2.load(path).controller.config == learner.controller.config
+    last = RL2.load(tmp_path / "checkpoints" / saved[-1])
+    assert last.num_timesteps == 2 * ROLLOUT  # in the middle of a rollout it is as after the last update
+
+
+@pytest.mark.filterwarnings("ignore::tqdm.std.TqdmExperimentalWarning")
+def test_callbacks_work_where_environments_reset_in_the_next_step() -> None:
+    learner = RL2(gym.make_vec("CartPole-v1", num_envs=2), **SMALL)
+    learner.learn(60, StopTrainingOnMaxEpisodes(max_episodes=100, verbose=0), progress_bar=True)
+    assert learner.get_env() is learner.get_env()
+    assert learner.num_timesteps >= 60
+
+
+def test_no_log_is_written_if_none_is_asked_for(tmp_path: Path) -> None:
+    learner = make_learner()
+    learner.set_logger(configure(str(tmp_path), ["csv"]))
+    learner.learn(2 * ROLLOUT, log_interval=None)
+    assert (tmp_path / "progress.csv").read_text() == ""
+    with pytest.raises(ConfigurationError, match="log_interval"):
+        learner.learn(ROLLOUT, log_interval=0)
+    learner.logger.close()
+
+
+def test_every_learning_has_a_tensorboard_run_of_its_own(tmp_path: Path) -> None:
+    learner = make_learner(tensorboard_log=tmp_path)
+    assert learner.logger is not None
+    learner.learn(ROLLOUT, tb_log_name="first").learn(ROLLOUT, tb_log_name="second")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first_1", "second_1"]
 
 
 def test_what_a_callback_evaluates_does_not_change_what_is_learned() -> None:
