@@ -96,8 +96,6 @@ class Benchmark:
         source, split = self.tasks
         one_of("environment", self.env, [name for name in gym.registry if name.startswith("rlnas/")])
         one_of("split", split, source.splits)
-        for option in {"descriptor", "feedback"} & set(self.env_options):
-            raise ConfigurationError(f"env_options must not have {option!r}: some agents need what it may leave out")
         at_least("designs", self.designs, 1)
         at_least("trials", 1 if self.trials is None else self.trials, 1)
         at_least("training_steps", self.training_steps, 1)

@@ -244,7 +244,6 @@ def test_real_networks_are_trained_compared_and_the_best_is_drawn(tmp_path: Path
         ({"seeds": [-1]}, "seed must be"),
         ({"seeds": [1, 1]}, "seeds must be distinct"),
         ({"tasks": (HiddenSource(), "tset")}, "did you mean 'test'"),
-        ({"env_options": {"feedback": "hidden"}}, "must not have 'feedback'"),
         ({"env": "rlnas/Smal-v0"}, "did you mean 'rlnas/Small-v0'"),
     ],
 )

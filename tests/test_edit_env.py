@@ -346,7 +346,6 @@ def test_a_spec_says_how_designs_are_edited_and_makes_the_same_environment() -> 
         ({"max_edits": 0}, "max_edits must be an integer >= 1, got 0"),
         ({"max_edits": 2.5}, "max_edits must be an integer"),
         ({"start": "empt"}, "did you mean 'empty'"),
-        ({"start": "incumbent", "feedback": "hidden"}, "feedback='hidden' needs start='empty'"),
         ({"max_edit": 3}, "did you mean 'max_edits'"),
         ({"rewards": "accuracy"}, "did you mean 'reward'"),
     ],
