@@ -211,7 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of the runs; made if missing")
     parser.add_argument("--steps", type=int, default=200_000, help="environment steps of each training")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--picture", type=Path, help="where to draw learning curves, as .svg")
     options = parser.parse_args()
     print(
