@@ -40,7 +40,6 @@ def make_settings(
     evaluation_seed: int | None = 0,
     duplicates: str = "count",
     descriptor: bool = True,
-    feedback: str = "accuracy",
     data: str | None = None,
 ) -> TrialSettings:
     """Settings from what a user may write for :class:`DesignEnv`'s arguments.
@@ -74,7 +73,6 @@ def make_settings(
         evaluation_seed=evaluation_seed,
         duplicates=duplicates,
         descriptor=descriptor,
-        feedback=feedback,
     )
 
 
@@ -136,9 +134,6 @@ class DesignEnv(gym.Env[NDArray[Any], np.int64]):
             choices, so the same network designed otherwise is evaluated again, and so is everything once a trial has
             evaluated its whole space.
         descriptor: whether observations hold the task's descriptor; zeros are in its place otherwise.
-        feedback: what observations say of evaluations: ``"accuracy"``; ``"standardised"``, in units of the accuracies
-            that the trial has seen so far, so that easy and hard tasks look alike; or ``"hidden"``, nothing, a control.
-            Searchers need accuracies. Rewards and info are the same whatever it is.
         data: the folder of known tables, see :mod:`rlnas.table_presets`, and of torchvision's sets; by default that of
             the environment variable ``RLNAS_DATA`` for the former.
         recorder: called with the design episodes that ended in a step (:meth:`rlnas.store.EpisodeStore.append`, say).

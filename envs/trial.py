@@ -30,9 +30,6 @@ Recorder: TypeAlias = Callable[[Sequence[DesignEpisode]], None]
 
 INVALID_ACTIONS = ("penalise", "raise")
 DUPLICATES = ("count", "refuse")
-FEEDBACK = ("accuracy", "standardised", "hidden")
-PRIOR_DEVIATION = 0.1
-"""Deviation that standardised feedback counts as if seen once before a trial's first design."""
 ILLEGAL = Evaluation(0.0, status=Status.INVALID, message="illegal action")
 """What a design is worth that an illegal action ended."""
 
@@ -53,7 +50,6 @@ class TrialSettings:
     evaluation_seed: int | None
     duplicates: str
     descriptor: bool
-    feedback: str
 
     def __post_init__(self) -> None:
         kinds = {"space": (self.space, SearchSpace), "evaluator": (self.evaluator, Evaluator)}
@@ -64,7 +60,6 @@ class TrialSettings:
         one_of("reward", self.reward, REWARDS)
         one_of("invalid_action", self.invalid_action, INVALID_ACTIONS)
         one_of("duplicates", self.duplicates, DUPLICATES)
-        one_of("feedback", self.feedback, FEEDBACK)
         if not isinstance(self.descriptor, bool):
             raise ConfigurationError(f"descriptor must be true or false, got {self.descriptor!r}")
         at_least("designs_per_trial", self.designs_per_trial, 1)
@@ -107,7 +102,6 @@ class TrialSettings:
             # Left out by default: then descriptions are the same as before there was a choice, and so are records.
             **({} if self.duplicates == "count" else {"duplicates": self.duplicates}),
             **({} if self.descriptor else {"descriptor": False}),
-            **({} if self.feedback == "accuracy" else {"feedback": self.feedback}),
         }
 
 
@@ -142,7 +136,6 @@ class Trials:
         self.trial = np.full(count, -1, dtype=np.int64)
         self.design = np.zeros(count, dtype=np.int64)
         self.best = np.zeros(count)
-        self._mean, self._squares = np.zeros((2, count))  # of the trial's accuracies, and squared distances to it
         self.incumbent = np.full_like(self.partial.choices, -1)
         self.accuracy = np.zeros(count)
         self.seconds = np.zeros(count)
@@ -189,7 +182,6 @@ class Trials:
         self.task_name[rows] = [task.name for task in chosen]
         self.trial[rows], self.design[rows], self.best[rows], self.incumbent[rows] = trials, 0, 0.0, -1
         self.accuracy[rows], self.ended[rows] = 0.0, False
-        self._mean[rows], self._squares[rows] = 0.0, 0.0
         self.architecture[rows], self.status[rows] = "", ""
         self.partial.begin(rows)
 
@@ -230,23 +222,13 @@ class Trials:
         """Observations of shape (count, layout.size)."""
         observation = np.empty((self.count, self.layout.size), dtype=np.float32)
         parts = self.layout.split(observation)
-        hidden = self.settings.feedback == "hidden"
-        self.partial.observe(parts, np.full_like(self.incumbent, -1) if hidden else self.incumbent)
-        parts["reward"][:, 0] = self._told(self.accuracy, self.ended)
+        self.partial.observe(parts, self.incumbent)
+        parts["reward"][:, 0] = self.accuracy
         parts["design_ended"][:, 0] = self.ended
         parts["designs_left"][:, 0] = 1 - self.design / self.settings.designs_per_trial
-        parts["best"][:, 0] = self._told(self.best, self.design > 0)
+        parts["best"][:, 0] = self.best
         parts["descriptor"][:] = self.descriptor
         return observation
-
-    def _told(self, accuracy: NDArray[np.float64], there: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """What observations say of accuracies that some trials have and that are 0 in the others."""
-        if self.settings.feedback == "accuracy":
-            return accuracy
-        if self.settings.feedback == "hidden":
-            return np.zeros_like(accuracy)
-        deviation = np.sqrt((PRIOR_DEVIATION**2 + self._squares) / (1 + self.design))
-        return np.where(there, np.clip((accuracy - self._mean) / deviation, -LIMIT, LIMIT), 0.0)
 
     def info(self) -> dict[str, NDArray[Any]]:
         """What Gymnasium's ``info`` holds at every step, one row for each trial."""
@@ -279,9 +261,6 @@ class Trials:
             ended = zip(rows.tolist(), evaluations, seeds, rewards.tolist(), strict=True)
             self.recorder([self._episode(*design) for design in ended])
         self.design[rows] += 1
-        off = accuracy - self._mean[rows]
-        self._mean[rows] += off / self.design[rows]
-        self._squares[rows] += off * (accuracy - self._mean[rows])
         return rewards
 
     def _evaluate(

@@ -335,7 +335,6 @@ def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> Non
         ({"designs_per_trial": 2.0}, ConfigurationError, "designs_per_trial.*2.0"),
         ({"reference_designs": 1}, ConfigurationError, "reference_designs.*>= 2"),
         ({"descriptor": "no"}, ConfigurationError, "descriptor must be true or false, got 'no'"),
-        ({"feedback": "hiden"}, UnknownNameError, "did you mean 'hidden'"),
         ({"evaluation_seed": -1}, ConfigurationError, "evaluation_seed.*>= 0"),
     ],
 )

@@ -246,7 +246,7 @@ def test_records_of_environments_that_count_duplicates_are_recomputed_as_ever() 
 
 @pytest.mark.parametrize(
     ("option", "usual", "other"),
-    [("duplicates", "count", "refuse"), ("descriptor", True, False), ("feedback", "accuracy", "hidden")],
+    [("duplicates", "count", "refuse"), ("descriptor", True, False)],
 )
 def test_environments_are_described_as_ever_unless_told_otherwise(option: str, usual: Any, other: Any) -> None:
     options = {"duplicates": "count"}

@@ -13,12 +13,10 @@ from hypothesis import strategies as st
 from rlnas.digits import DigitsSource
 from rlnas.envs.design import DesignEnv
 from rlnas.envs.observation import ObservationLayout
-from rlnas.envs.trial import FEEDBACK
 from rlnas.reward import REWARDS
 from rlnas.search_space import CellSpace, ChainSpace, SearchSpace
 
 from .fake_evaluator import FakeEvaluator
-from .test_vector_env import assert_same
 
 SPACE = ChainSpace(max_layers=2, widths=(4,), dense_widths=(8,))
 CONV3, CONV5, MAX_POOL, AVG_POOL, DENSE, IDENTITY = range(6)
@@ -123,61 +121,6 @@ def test_the_descriptor_is_left_out_where_one_asks_for_that() -> None:
     for action in (CONV3, DENSE, DENSE, IDENTITY):
         assert not observation[env.layout["descriptor"]].any()
         observation = env.step(action)[0]
-
-
-def played(**options: Any) -> tuple[dict[str, np.ndarray[Any, Any]], tuple[float, ...], tuple[dict[str, Any], ...]]:
-    """What is told after each design of a trial of seven, rewards, and infos."""
-    accuracies = [0.5, 0.25, 0.75, 0.75, 0.0, 0.8, 0.1]
-    env = make_env(accuracies=accuracies, designs_per_trial=len(accuracies), **options)
-    env.reset(seed=0)
-    observations, rewards, infos = [], [], []
-    for _ in accuracies:
-        env.step(CONV3)
-        observation, reward, _, _, info = env.step(CONV5)
-        observations.append(observation)
-        rewards.append(reward)
-        infos.append(info)
-    return env.layout.split(np.stack(observations)), tuple(rewards), tuple(infos)
-
-
-@pytest.mark.parametrize("feedback", FEEDBACK)
-def test_feedback_decides_what_is_observed_and_nothing_else(feedback: str) -> None:
-    plain, *others = played()
-    parts, *rest = played(feedback=feedback)
-    assert_same(tuple(rest), tuple(others))
-    changed = {name for name in plain if (plain[name] != parts[name]).any()}
-    of_values = {"reward", "best"}
-    assert changed == {"accuracy": set(), "standardised": of_values, "hidden": of_values | {"incumbent"}}[feedback]
-
-
-def test_hidden_feedback_says_nothing_of_what_designs_are_worth() -> None:
-    parts, *_ = played(feedback="hidden")
-    assert not any(parts[name].any() for name in ("reward", "best", "incumbent"))
-    assert parts["design_ended"].all()
-
-
-def test_standardised_feedback_is_in_units_of_the_trials_own_accuracies() -> None:
-    parts, _, infos = played(feedback="standardised")
-    accuracies = [info["accuracy"] for info in infos]
-    for number, info in enumerate(infos, 1):
-        seen = np.array(accuracies[:number])
-        deviation = np.sqrt((0.1**2 + ((seen - seen.mean()) ** 2).sum()) / (1 + number))
-        for name, value in (("reward", info["accuracy"]), ("best", info["best_accuracy"])):
-            assert parts[name][number - 1, 0] == pytest.approx((value - seen.mean()) / deviation, abs=1e-5)
-
-
-def test_feedback_begins_anew_with_each_trial() -> None:
-    env = make_env(designs_per_trial=2, feedback="standardised")
-    told = []
-    for _ in range(2):
-        observation, _ = env.reset(seed=0, options={"task": 5})
-        for action in (CONV3, DENSE, DENSE, IDENTITY):
-            told.append(observation)
-            observation = env.step(action)[0]
-        told.append(observation)
-    np.testing.assert_array_equal(told[:5], told[5:])
-    assert not told[0][env.layout["reward"]].any()
-    assert not told[0][env.layout["best"]].any()
 
 
 @pytest.mark.parametrize("reward", REWARDS)
