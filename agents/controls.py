@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
+
+from rlnas.errors import ConfigurationError
 
 from .agent import State
 from .learned import rl2
@@ -28,8 +31,7 @@ class FeedbackHidden:
     """The same agent, shown observations without feedback.
 
     Args:
-        agent: best one that was trained in an environment with ``feedback="hidden"``; to another, all designs seem to
-            have failed.
+        agent: best one that was trained in :class:`FeedbackHiddenEnv`; to another, all designs seem to have failed.
         layout: of the environment's observations.
     """
 
@@ -49,11 +51,58 @@ class FeedbackHidden:
         return self._agent.predict(hidden, state, episode_start, deterministic)  # type: ignore[no-any-return]
 
 
+class FeedbackHiddenEnv(VectorWrapper[Any, Any, Any, Any, Any]):
+    """A native vector environment of design trials that earns the same rewards and shows none of them.
+
+    A trial's last design is told to nobody but the learner, so ``final_obs`` is left as it is.
+    """
+
+    def __init__(self, env: VectorEnv) -> None:
+        super().__init__(env)
+        self.settings = _Settings(env.settings)  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> Any:
+        """What the environment has beyond Gymnasium's, such as its ``layout``."""
+        return getattr(self.__dict__["env"], name)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        observation, info = self.env.reset(seed=seed, options=options)
+        return without_feedback(observation, self.layout), info
+
+    def step(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.float32], Any, Any, Any, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(actions)
+        return without_feedback(observation, self.layout), reward, terminated, truncated, info
+
+
+class _Settings:
+    """An environment's settings, whose description says that feedback is hidden."""
+
+    def __init__(self, settings: Any) -> None:
+        self._settings = settings
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._settings, name)
+
+    def spec(self) -> dict[str, Any]:
+        return {**self._settings.spec(), "hidden": list(FEEDBACK)}
+
+
+class _HiddenProblem(SearchProblem):
+    """The same problem, whose training environments hide feedback."""
+
+    def training_env(self, num_envs: int, **options: Any) -> VectorEnv:
+        return FeedbackHiddenEnv(super().training_env(num_envs, **options))
+
+
 def rl2_hidden(problem: SearchProblem, seed: int) -> FeedbackHidden:
     """RL² that is trained and searches without being told what its designs are worth.
 
     It learns which designs are good for training tasks and, by their descriptors, for which; nothing of the task at
     hand. That it remembers its own designs lets it try different ones.
     """
-    hidden = replace(problem, env_options={**problem.env_options, "feedback": "hidden"})
+    if problem.env_options.get("start") == "incumbent":
+        raise ConfigurationError("rl2-hidden must not see designs start from the best one: that tells which it is")
+    hidden = _HiddenProblem(**{field.name: getattr(problem, field.name) for field in fields(problem)})
     return FeedbackHidden(rl2(hidden, seed), problem.layout)

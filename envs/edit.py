@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlnas.edits import WAIT, ChainEdits, require_chain
-from rlnas.errors import ConfigurationError
 
 from .design import DesignEnv, known_arguments, make_settings
 from .edited_designs import EditedDesigns
@@ -20,11 +19,6 @@ class EditSettings(TrialSettings):
     """Everything that decides how trials go in which designs are made by edits."""
 
     edits: ChainEdits
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.feedback == "hidden" and self.edits.start == "incumbent":
-            raise ConfigurationError("feedback must not be hidden where designs start from the best one: that tells it")
 
     @property
     def layout(self) -> EditLayout:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rlnas.agents import learned
-from rlnas.agents.controls import FEEDBACK, FeedbackHidden, rl2_hidden
+from rlnas.agents.controls import FEEDBACK, FeedbackHidden, FeedbackHiddenEnv, rl2_hidden
 from rlnas.agents.problem import SearchProblem
 from rlnas.agents.rl2 import RL2
 from rlnas.agents.search_run import run_search
@@ -51,7 +51,7 @@ class Noting:
 
 
 def test_it_earns_the_same_and_is_shown_the_same_but_for_the_feedback() -> None:
-    plain, hidden = hidden_env(), hidden_env(feedback="hidden")
+    plain, hidden = hidden_env(), FeedbackHiddenEnv(hidden_env())
     layout = plain.layout  # type: ignore[attr-defined]
     agent = Noting(layout["legal"])
     control = FeedbackHidden(agent, layout)
@@ -89,7 +89,7 @@ def test_it_is_rl2_trained_without_feedback_and_no_other_training_is_taken_for_i
     env = hidden_env(num_envs=24, designs=DESIGNS, split="test")
     trained_with = learned.rl2(problem(), 0)
     mine = run_search(rl2_hidden(problem(), 0), env, range(24), seed=0).architectures
-    training = problem().training_env(learned.trials_at_a_time(problem()), feedback="hidden")
+    training = FeedbackHiddenEnv(problem().training_env(learned.trials_at_a_time(problem())))
     by_hand = RL2(training, seed=0, **learned.SETTINGS).learn(300).controller
     by_hand.seed(0)
     expected = run_search(FeedbackHidden(by_hand, layout), env, range(24), seed=0).architectures
