@@ -135,8 +135,8 @@ def test_a_function_is_a_callback_too() -> None:
     assert learner.num_timesteps == ROLLOUT
 
 
-def test_every_n_timesteps_counts_the_steps_of_all_environments() -> None:
-    inner = CheckpointCallback(save_freq=1, save_path="unused")
+def test_every_n_timesteps_counts_the_steps_of_all_environments(tmp_path: Path) -> None:
+    inner = CheckpointCallback(save_freq=1, save_path=str(tmp_path))
     called: list[int] = []
     inner._on_step = lambda: called.append(inner.num_timesteps) is None  # type: ignore[method-assign]
     make_learner().learn(2 * ROLLOUT, EveryNTimesteps(n_steps=16, callback=inner))
