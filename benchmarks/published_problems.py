@@ -90,7 +90,7 @@ BANDIT_10 = Experiment(
     "rlnas/Bandit-v0",
     {"pulls": 10},
     seeds=10,
-    steps=4_000_000,
+    steps=6_000_000,
     trials=1024,
     judged=10_000,
     goal=6.6,
@@ -129,7 +129,9 @@ MDP_10 = Experiment(
 
 
 def control(feedback: str) -> Experiment:
-    return Experiment(**{**vars(BANDIT_10), "seeds": 3, "goal": None, "published": {}, "feedback": feedback})
+    return Experiment(
+        **{**vars(BANDIT_10), "seeds": 3, "steps": 4_000_000, "goal": None, "published": {}, "feedback": feedback}
+    )
 
 
 EXPERIMENTS = {
@@ -246,10 +248,12 @@ def references(experiment: Experiment, count: int) -> dict[str, NDArray[np.float
 
 
 def mean_of(values: Any) -> str:
-    """A mean and its 95% interval (Student's) over independent values."""
+    """A mean and, of several independent values, half its 95% interval (Student's)."""
     values = np.asarray(values, dtype=np.float64)
-    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
-    return f"{values.mean():.2f} ± {half:.2f}"
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return f"{values.mean():.3f} ± {half:.3f}"
 
 
 def table_of_returns(name: str, experiment: Experiment, found: list[dict[str, Any]]) -> None:
@@ -337,7 +341,8 @@ def main() -> None:
     for name, runs in found.items():
         if EXPERIMENTS[name].published:
             table_of_returns(name, EXPERIMENTS[name], runs)
-    table_of_controls(found)
+    if "bandit-10" in found:
+        table_of_controls(found)
     draw(found, options.out / "published-problems.svg")
 
 
