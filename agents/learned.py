@@ -53,22 +53,12 @@ def rl2(problem: SearchProblem, seed: int) -> Agent:
     """
     if _table(problem) is None:
         return rl2_real(problem, seed)
-
-    def train() -> Controller:
-        env = _synthetic_env(problem, seed, trials_at_a_time(problem))
-        return _learn(RL2(env, seed=seed, device=problem.device, **SETTINGS), problem.training_steps)
-
-    return _acting(_once("rl2", problem, seed, train), problem, seed)
+    return _by_ppo("rl2", problem, seed, lambda trials: _synthetic_env(problem, seed, trials))
 
 
 def rl2_real(problem: SearchProblem, seed: int) -> Agent:
     """RL² trained on the problem's training tasks themselves."""
-
-    def train() -> Controller:
-        env = problem.training_env(trials_at_a_time(problem))
-        return _learn(RL2(env, seed=seed, device=problem.device, **SETTINGS), problem.training_steps)
-
-    return _acting(_once("real", problem, seed, train), problem, seed)
+    return _by_ppo("real", problem, seed, problem.training_env)
 
 
 def rl2_cloned(problem: SearchProblem, seed: int) -> Agent:
@@ -91,6 +81,16 @@ def rl2_cloned(problem: SearchProblem, seed: int) -> Agent:
         return learner.controller
 
     return _acting(_once("cloned", problem, seed, train), problem, seed)
+
+
+def _by_ppo(what: str, problem: SearchProblem, seed: int, make_env: Callable[[int], VectorEnv]) -> Agent:
+    """A controller trained by PPO in an environment that is made for a number of trials."""
+
+    def train() -> Controller:
+        env = make_env(trials_at_a_time(problem))
+        return _learn(RL2(env, seed=seed, device=problem.device, **SETTINGS), problem.training_steps)
+
+    return _acting(_once(what, problem, seed, train), problem, seed)
 
 
 def _acting(controller: Controller, problem: SearchProblem, seed: int) -> Agent:
