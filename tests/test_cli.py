@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from rlnas.agents.controller import Controller, ControllerConfig
-from rlnas.cli import main
+from rlnas.cli import _steps_done, main
 from rlnas.episode import DesignEpisode
 from rlnas.initialisation import Initialisation
 from rlnas.progress import Progress
@@ -494,6 +494,14 @@ class TestInterruptions:
         outcome = finish(start("train", *SMALL, "--steps", STEPS, "--out", run, file_size=60_000))
         assert_refused(outcome)
         self.resume(run, uninterrupted)
+
+    def test_progress_goes_on_from_the_steps_of_the_last_checkpoint(self, trained: Path, tmp_path: Path) -> None:
+        assert (
+            _steps_done(trained)
+            == json.loads(succeed("train", "--resume", "--out", trained, "--json"))["timesteps"]
+            > 0
+        )
+        assert _steps_done(tmp_path) == 0
 
     def test_a_finished_run_has_nothing_left_to_do(self, trained: Path) -> None:
         before = weights(trained)
