@@ -14,7 +14,7 @@ import csv
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from stable_baselines3.common.logger import configure
 import rlnas  # noqa: F401 - registers the environments
 from rlnas.agents.agent import Agent
 from rlnas.agents.bandits import UCB1, GittinsIndex, GreedyArms, ThompsonSampling
-from rlnas.agents.psrl import PosteriorSampling
+from rlnas.agents.psrl import BeliefPlanner, PosteriorSampling
 from rlnas.agents.rl2 import RL2
 from rlnas.plots import STYLE, colour
 
@@ -116,16 +116,27 @@ BANDIT_100 = Experiment(
 )
 MDP_10 = Experiment(
     "rlnas/TabularMDP-v0",
-    {"episodes": 10},
+    {"episodes": 10, "previous_state": True},
     seeds=3,
-    steps=32_000_000,
+    steps=60_000_000,
     trials=256,
     judged=2_000,
-    settings={"gae_lambda": 0.8, "entropy": 0.08, "epochs": 2, "minibatches": 8},
+    settings={
+        "hidden_size": 128,
+        "gae_lambda": 0.5,
+        "entropy": 0.06,
+        "learning_rate": 2e-3,
+        "epochs": 3,
+        "minibatches": 16,
+    },
     span=100,
     goal=150,
     published={"RL²": 156.2, "random": 100.1, "posterior sampling": 138.1},
 )
+
+
+MDP_10_UNSHOWN = replace(MDP_10, options={"episodes": 10}, seeds=1)
+"""The same where the memory has to keep the state that an action was taken in."""
 
 
 def control(feedback: str) -> Experiment:
@@ -138,6 +149,7 @@ EXPERIMENTS = {
     "bandit-10": BANDIT_10,
     "bandit-100": BANDIT_100,
     "mdp-10": MDP_10,
+    "mdp-10-unshown": MDP_10_UNSHOWN,
     "bandit-10-shuffled": control("shuffled"),
     "bandit-10-hidden": control("hidden"),
 }
@@ -240,6 +252,7 @@ def references(experiment: Experiment, count: int) -> dict[str, NDArray[np.float
     agents: dict[str, Callable[[], Agent | None]] = {"random": lambda: None}
     if experiment.env == MDP_10.env:
         agents["posterior sampling"] = lambda: PosteriorSampling(layout)
+        agents["planning by belief"] = lambda: BeliefPlanner(layout)
     else:
         agents["Gittins index"] = lambda: GittinsIndex(layout, experiment.options["pulls"])
         agents |= {"greedy": lambda: GreedyArms(layout), "Thompson sampling": lambda: ThompsonSampling(layout)}

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from rlnas.errors import at_least
+from rlnas.errors import ConfigurationError, at_least
 
 from .problem import Problem, ProblemEnv, ProblemVectorEnv
 
@@ -16,21 +16,28 @@ from .problem import Problem, ProblemEnv, ProblemVectorEnv
 class TabularMDPs(Problem):
     """Markov decision processes side by side. Their randomness is decided when a trial begins."""
 
-    def __init__(self, count: int, states: int, actions: int, episodes: int, horizon: int) -> None:
+    def __init__(
+        self, count: int, states: int, actions: int, episodes: int, horizon: int, previous_state: bool
+    ) -> None:
         at_least("states", states, 2)
         at_least("actions", actions, 2)
         at_least("episodes", episodes, 1)
         at_least("horizon", horizon, 1)
         self._shape = (count, states, actions)
         randomness = (states * actions * states, 2 * episodes * horizon)
-        super().__init__(count, {"state": states, "steps_left": 1}, actions, episodes, horizon, randomness)
-        self._state = np.zeros(count, dtype=np.int64)
+        if not isinstance(previous_state, bool):
+            raise ConfigurationError(f"previous_state must be true or false, got {previous_state!r}")
+        layout = {"state": states, "steps_left": 1, **({"previous_state": states} if previous_state else {})}
+        super().__init__(count, layout, actions, episodes, horizon, randomness)
+        self._state = self._previous = np.zeros(count, dtype=np.int64)
         self._expected = np.zeros(count)
 
     def observe(self) -> NDArray[np.float32]:
         observation = super().observe()
         observation[self.rows, self.layout["state"].start + self._state] = 1
         observation[:, self.layout["steps_left"].start] = 1 - self.clock % self.horizon / self.horizon
+        if "previous_state" in self.layout and self.clock > 0:
+            observation[self.rows, self.layout["previous_state"].start + self._previous] = 1
         return observation
 
     def info(self) -> dict[str, NDArray[Any]]:
@@ -50,6 +57,7 @@ class TabularMDPs(Problem):
 
     def _play(self, actions: NDArray[np.int64]) -> NDArray[np.float64]:
         now = self.rows, self._state, actions
+        self._previous = self._state
         self._expected = self._means[now]
         self._state = (self._luck[:, self.clock, None] > self._cuts[now]).sum(1)
         if (self.clock + 1) % self.horizon == 0:
@@ -74,6 +82,7 @@ class TabularMDPEnv(ProblemEnv):
     ============== ======= ==========================================================
     state          states  one-hot: the state now
     steps_left     1       steps left of the inner episode, as a fraction
+    previous_state states  if asked for, one-hot: the state before (zeros at first)
     action         actions one-hot: the action taken last (zeros at first)
     reward         1       its reward
     design_ended   1       1 if it ended an inner episode: ``state`` is the next one's
@@ -101,6 +110,8 @@ class TabularMDPEnv(ProblemEnv):
         actions: in each state.
         episodes: inner episodes of a trial.
         horizon: steps of each.
+        previous_state: whether observations show the state that the last action was taken in. It tells nothing that
+            an agent did not see a step before, but a memory need not keep it to know what a reward was for.
 
     Raises:
         ConfigurationError: if an argument has a value that is not allowed.
@@ -109,14 +120,30 @@ class TabularMDPEnv(ProblemEnv):
     * v0: first version.
     """
 
-    def __init__(self, *, states: int = 10, actions: int = 5, episodes: int = 10, horizon: int = 10) -> None:
-        super().__init__(TabularMDPs(1, states, actions, episodes, horizon))
+    def __init__(
+        self,
+        *,
+        states: int = 10,
+        actions: int = 5,
+        episodes: int = 10,
+        horizon: int = 10,
+        previous_state: bool = False,
+    ) -> None:
+        super().__init__(TabularMDPs(1, states, actions, episodes, horizon, previous_state))
 
 
 class TabularMDPVectorEnv(ProblemVectorEnv):
     """``num_envs`` trials of :class:`TabularMDPEnv`, whose arguments it takes."""
 
     def __init__(
-        self, num_envs: int = 1, *, states: int = 10, actions: int = 5, episodes: int = 10, horizon: int = 10
+        self,
+        num_envs: int = 1,
+        *,
+        states: int = 10,
+        actions: int = 5,
+        episodes: int = 10,
+        horizon: int = 10,
+        previous_state: bool = False,
     ) -> None:
-        super().__init__(TabularMDPs(at_least("num_envs", num_envs, 1), states, actions, episodes, horizon))
+        at_least("num_envs", num_envs, 1)
+        super().__init__(TabularMDPs(num_envs, states, actions, episodes, horizon, previous_state))

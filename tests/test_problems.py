@@ -15,7 +15,8 @@ from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
 from rlnas.agents.agent import Agent
 from rlnas.agents.bandits import UCB1, BanditAgent, GittinsIndex, GreedyArms, RandomArms, ThompsonSampling
-from rlnas.agents.psrl import PosteriorSampling
+from rlnas.agents.cloning import Adviser
+from rlnas.agents.psrl import BeliefPlanner, PosteriorSampling
 from rlnas.envs.bandit import BanditEnv, BanditVectorEnv
 from rlnas.envs.problem import uniforms
 from rlnas.envs.tabular_mdp import TabularMDPEnv, TabularMDPVectorEnv
@@ -246,3 +247,36 @@ def test_reference_agents_forget_where_a_trial_begins(make: Any) -> None:
         _, state = agent.predict(observation, state, np.ones(3, dtype=np.bool_))
         states.append(state[:2])
     assert_same(*states)
+
+
+def test_the_state_before_is_shown_where_it_is_asked_for() -> None:
+    env = TabularMDPVectorEnv(5, episodes=2, horizon=3, previous_state=True)
+    plain = TabularMDPVectorEnv(5, episodes=2, horizon=3)
+    state, before = env.layout["state"], env.layout["previous_state"]
+    observation, _ = env.reset(seed=3)
+    same, _ = plain.reset(seed=3)
+    assert not observation[:, before].any()
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        actions = rng.integers(5, size=5)
+        following = env.step(actions)[0]
+        np.testing.assert_array_equal(following[:, before], observation[:, state])
+        observation, same = following, plain.step(actions)[0]
+        np.testing.assert_array_equal(np.delete(observation, np.r_[before], axis=1), same)
+    with pytest.raises(ConfigurationError, match="previous_state"):
+        gym.make("rlnas/TabularMDP-v0", previous_state=1)
+
+
+def test_planning_by_belief_is_the_best_that_is_known_and_advises_what_it_does() -> None:
+    env = gym.make_vec("rlnas/TabularMDP-v0", num_envs=400)
+    planner = BeliefPlanner(env.layout)  # type: ignore[attr-defined]
+    assert isinstance(planner, Adviser)
+    assert returns(env, planner).mean() > 155
+    observation, _ = env.reset(seed=0)
+    start, state = np.ones(400, dtype=np.bool_), None
+    for _ in range(25):
+        advice = planner.advise(observation, start)
+        actions, state = planner.predict(observation, state, start)
+        np.testing.assert_allclose(advice.sum(1), 1, atol=1e-5)
+        np.testing.assert_allclose(advice[np.arange(400), actions], advice.max(1), atol=1e-6)
+        observation, _, start, _, _ = env.step(actions)
