@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -88,7 +88,7 @@ class EpisodeStore:
                 self._connection.close()
                 raise
 
-    def append(self, episodes: Sequence[DesignEpisode]) -> None:
+    def append(self, episodes: Iterable[DesignEpisode]) -> None:
         """Keep episodes: all of them are on disk when this returns, or none is if it raises.
 
         One call is one transaction and one wait for the disk, so many episodes at once cost little more than one. An
@@ -101,11 +101,11 @@ class EpisodeStore:
         """
         if self.mode == "r":
             raise StoreError(f"{self.path} is open for reading alone")
-        specs: dict[str, str] = {}
-        rows = [(episode, _row(episode, specs)) for episode in episodes]
         with self._errors(), self._transaction():
-            self._connection.executemany("INSERT OR IGNORE INTO specs VALUES (?, ?)", specs.items())
-            for episode, row in rows:
+            for episode in episodes:  # perhaps more than fit into memory
+                specs: dict[str, str] = {}
+                row = _row(episode, specs)
+                self._connection.executemany("INSERT OR IGNORE INTO specs VALUES (?, ?)", specs.items())
                 if not self._connection.execute(_INSERT, row).rowcount:
                     self._require_same(episode)
 
