@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from rlnas.episode import DesignEpisode
 from rlnas.errors import ConfigurationError, StoreError
 from rlnas.store import EpisodeStore
+from rlnas.store_claim import claim
+
+GROUP = 1024
+"""Episodes held in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +49,8 @@ def merge(out: str | Path, parts: Sequence[Part]) -> int:
 
     Raises:
         ConfigurationError: if ``out`` is itself one of the parts.
-        StoreError: if two episodes of the same number differ, which the message names, or if a store cannot be read.
-            ``out`` is then as it was before.
+        StoreError: if two episodes of the same number differ, which the message names, if a store cannot be read, or if
+            a run is recording into ``out``. That is then as it was before.
     """
     out = Path(out)
     for part in parts:
@@ -53,25 +58,8 @@ def merge(out: str | Path, parts: Sequence[Part]) -> int:
             raise ConfigurationError(f"{part.path} cannot be merged into itself")
         with EpisodeStore(part.path, mode="r"):  # before a file is made
             pass
-    is_new = not out.exists()
-    reading = _Reading(parts)
-    try:
-        with EpisodeStore(out) as store:
-            before = len(store)
-            try:
-                store.append(reading.episodes())
-            except StoreError as error:
-                if reading.path is None or str(reading.path) in str(error):
-                    raise
-                hint = (
-                    f"{reading.path} is not merged, nor is any other store (NAME=PATH keeps the agents of a run apart)"
-                )
-                raise StoreError(f"{error}; {hint}") from None
-            return len(store) - before
-    except BaseException:
-        if is_new:
-            out.unlink(missing_ok=True)
-        raise
+    with claim(out):
+        return _merged(out, _Reading(parts))
 
 
 class _Reading:
@@ -81,7 +69,29 @@ class _Reading:
         self._parts = parts
         self.path: Path | None = None
 
-    def episodes(self) -> Iterator[DesignEpisode]:
+    def groups(self) -> Iterator[list[DesignEpisode]]:
+        """The episodes of all parts, some at a time."""
         for part in self._parts:
             self.path = part.path
-            yield from part.episodes()
+            episodes = part.episodes()
+            while group := list(islice(episodes, GROUP)):
+                yield group
+
+
+def _merged(out: Path, reading: _Reading) -> int:
+    is_new = not out.exists()
+    try:
+        with EpisodeStore(out) as store:
+            before = len(store)
+            try:
+                store.append_groups(reading.groups())
+            except StoreError as error:
+                if reading.path is None or str(reading.path) in str(error):
+                    raise
+                hint = "nothing is merged (NAME=RUN keeps the agents of a run apart)"
+                raise type(error)(f"{error}; while merging {reading.path}: {hint}") from None
+            return len(store) - before
+    except BaseException:
+        if is_new:
+            out.unlink(missing_ok=True)
+        raise
