@@ -96,7 +96,7 @@ def export_parquet(episodes: Iterable[DesignEpisode], out: str | Path) -> int:
 def _rows(episodes: Iterable[DesignEpisode]) -> Iterator[dict[str, Any]]:
     world: _World | None = None
     for episode in episodes:
-        if world is None or world.env != episode.env:  # neighbours nearly always share it
+        if world is None or (episode.env is not world.env and episode.env != world.env):
             world = _World(episode.env)
         yield world.row(episode)
 
@@ -137,7 +137,7 @@ class _World:
             "architecture_key": None if text is None or self.space is None else f"{self.space}/{text}",
             "actions": len(episode.actions),
             "reward": episode.rewards[-1],
-            "sha256": sha256(canonical_json({**episode.to_json(), "env": self.sha256})),
+            "sha256": sha256(episode.record(self.sha256)),
         }
 
     def _family(self, episode: DesignEpisode) -> str | None:

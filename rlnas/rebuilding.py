@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlnas.datasets import source_from_spec
-from rlnas.episode import DesignEpisode, canonical_json
+from rlnas.episode import DesignEpisode
 from rlnas.errors import DataError, RlnasError
 from rlnas.evaluator import Evaluation, Proposal
 
@@ -100,10 +100,16 @@ class RecordedEnv:
 
     Raises:
         ConfigurationError: if the space, the tasks or the environment cannot be made here.
-        DataError: if the tasks' files are missing or corrupt.
+        DataError: if the tasks' files are missing or corrupt, or the description is none of an environment.
     """
 
     def __init__(self, description: dict[str, Any]) -> None:
+        try:
+            self._make(description)
+        except (KeyError, TypeError, AttributeError) as error:  # which only a forged record causes
+            raise DataError(f"the record describes no environment: {error!r}") from None
+
+    def _make(self, description: dict[str, Any]) -> None:
         self._evaluator = RecordedEvaluator(description["evaluator"])
         self._source = source_from_spec(description["tasks"])
         self._split: str = description["split"]
@@ -139,6 +145,8 @@ class RecordedEnv:
         observation, info = self.env.reset(options={"task": self._task(episodes[0])})
         observations, infos, over = [observation], [info], False
         for episode in episodes:
+            if not len(episode.actions) == len(episode.masks) == len(episode.rewards):
+                raise DataError(f"{_name(episode)} does not have a mask and a reward for each action")
             for action, mask in zip(episode.actions, episode.masks, strict=True):
                 if over or "".join(map(str, info["action_mask"])) != mask:
                     raise DataError(f"{_name(episode)}: the rebuilt environment does not have the recorded choices")
@@ -194,12 +202,29 @@ def rebuilt_trials(episodes: Iterable[DesignEpisode]) -> Iterator[tuple[list[Des
         ConfigurationError: as :func:`rebuilt`.
         DataError: as :func:`rebuilt`.
     """
-    for _, group in groupby(episodes, lambda episode: canonical_json(episode.env)):
+    for _, group in groupby(episodes, _EnvironmentNumber()):
         env: RecordedEnv | None = None
         for _, designs in groupby(group, lambda episode: (episode.agent, episode.trial)):
             trial = list(designs)
             env = env or RecordedEnv(trial[0].env)
             yield trial, env.rebuild(trial)
+
+
+class _EnvironmentNumber:
+    """Numbers the environments of successive episodes: a key for ``groupby`` that does not look into each description.
+
+    A store gives successive episodes of an environment the same description.
+    """
+
+    def __init__(self) -> None:
+        self._env: dict[str, Any] | None = None
+        self._number = 0
+
+    def __call__(self, episode: DesignEpisode) -> int:
+        if episode.env is not self._env:
+            self._number += episode.env != self._env
+            self._env = episode.env
+        return self._number
 
 
 def _name(episode: DesignEpisode) -> str:

@@ -110,6 +110,8 @@ def export(
         return
     for form, facts in written.items():
         print(_TOLD[form].format(**facts))
+        if form == "table" and size.cells < size.rows * size.columns:
+            print("  not every design was evaluated on every task: to search the table, choose one with --task")
 
 
 @app.command()

@@ -25,7 +25,7 @@ from rlnas.architecture import Architecture
 from rlnas.checkpoint import write_durably
 from rlnas.datasets import source_from_spec
 from rlnas.episode import DesignEpisode, canonical_json
-from rlnas.errors import ConfigurationError, DataError, one_of
+from rlnas.errors import ConfigurationError, DataError
 from rlnas.evaluator import LASTING
 from rlnas.specs import space_from_spec
 from rlnas.tabulate import design_arrays, npz_bytes, task_arrays
@@ -126,8 +126,12 @@ class _Evaluations:
         """Forget all other tasks, if any are named."""
         if not self._cells:
             raise ConfigurationError("there are no evaluations to make a table of")
+        for task in tasks:
+            if task not in self._cells:
+                there = f"there are {len(self._cells)}, such as {min(self._cells, key=_place)}"
+                raise ConfigurationError(f"no design was evaluated on a task {task!r} ({there})")
         if tasks:
-            self._cells = {task: self._cells[one_of("task", task, self._cells)] for task in tasks}
+            self._cells = {task: self._cells[task] for task in tasks}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The table's."""

@@ -17,7 +17,7 @@ import pytest
 
 from rlnas.datasets import parse_tasks
 from rlnas.episode import DesignEpisode
-from rlnas.errors import ConfigurationError, DataError, StoreError, UnknownNameError
+from rlnas.errors import ConfigurationError, DataError, StoreError
 from rlnas.evaluator import Evaluation, Proposal, Status
 from rlnas.minari_export import export_minari
 from rlnas.parquet_export import export_parquet
@@ -252,7 +252,7 @@ def test_a_table_refuses(tmp_path: Path) -> None:
         export_table([*episodes, replace(episodes[0], task_digest="0" * 64)], out)
     with pytest.raises(DataError, match="not the recorded one"):
         export_table([replace(episode, task_digest="0" * 64) for episode in episodes[:10]], out)
-    with pytest.raises(UnknownNameError):
+    with pytest.raises(ConfigurationError, match="there are 2, such as table:digits:train/"):
         export_table(episodes, out, ["digits:train/999"])
     with pytest.raises(ConfigurationError, match="no evaluations"):
         export_table([], out)

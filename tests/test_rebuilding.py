@@ -117,6 +117,10 @@ def test_a_record_that_does_not_fit_its_environment_is_refused() -> None:
     for wrong, message in ((wrong_mask, "choices"), (wrong_result, "result"), (wrong_design, "lead to the design")):
         with pytest.raises(DataError, match=message):
             rebuilt([episodes[0], wrong])
+    with pytest.raises(DataError, match="a mask and a reward for each"):
+        rebuilt([replace(episodes[0], masks=episodes[0].masks[1:])])
+    with pytest.raises(DataError, match="describes no environment"):
+        rebuilt([replace(episodes[0], env={"id": "rlnas/Trial-v0"})])
     with pytest.raises(DataError, match="where design 1 of the same trial is expected"):
         rebuilt([episodes[0], episodes[2]])
     with pytest.raises(DataError, match="task"):

@@ -13,6 +13,7 @@ import pytest
 
 from rlnas.episode import DesignEpisode
 from rlnas.store import EpisodeStore
+from rlnas.store_writer import StoreWriter
 
 from .test_cli import call, succeed
 from .test_exports import TABLE_ENV, record
@@ -141,7 +142,9 @@ def test_merge_refuses(run: Path, tmp_path: Path) -> None:
     assert "into itself" in refuse("merge", run, run / "episodes.sqlite")
     assert "no episode store" in refuse("merge", out, run, tmp_path / "absent")
     assert "NAME=RUN" in refuse("merge", out, f"={run}")
-    assert not out.exists()
+    with StoreWriter(out):
+        assert "is recording into" in refuse("merge", out, run)
+    assert content(out) == []
 
 
 def test_export_writes_what_is_asked_for(
