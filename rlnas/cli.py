@@ -38,6 +38,7 @@ from rlnas.cli_options import (
 from rlnas.errors import ConfigurationError, RlnasError, one_of
 from rlnas.meta_command import meta_train
 from rlnas.registration import PRESETS
+from rlnas.store_command import app as store_app
 from rlnas.tabulate_command import tabulate
 
 if TYPE_CHECKING:
@@ -188,6 +189,7 @@ app.command()(tabulate)
 
 app.command()(bench)
 app.command()(search)
+app.add_typer(store_app)
 
 
 @app.command()

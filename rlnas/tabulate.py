@@ -160,8 +160,8 @@ def tabulate(
         column = _evaluate(rows, cells, tabulation.seeds, task, evaluator, on_progress, stop)
         if column is None:
             return False
-        write_durably(_part(parts, task), _npz(column))
-    write_durably(out, _npz({**_assembled(tabulation, rows, parts), "about": np.array(json.dumps(about))}))
+        write_durably(_part(parts, task), npz_bytes(column))
+    write_durably(out, npz_bytes({**_assembled(tabulation, rows, parts), "about": np.array(json.dumps(about))}))
     shutil.rmtree(parts)
     return True
 
@@ -254,20 +254,41 @@ def _assembled(tabulation: Tabulation, rows: Sequence[Architecture], parts: Path
         part = _read_part(_part(parts, task))
         accuracy[:, number] = part["accuracy"]
         parameters[:, number], flops[:, number] = part["parameters"] / 1e6, part["flops"] / 1e6
-    decisions = tabulation.space.decisions
-    shared = {decision.choices for decision in decisions}
     return {
-        "ops": np.array([row.choices for row in rows], dtype=np.min_scalar_type(-tabulation.space.num_choices)),
-        **({"op_names": np.array(decisions[0].choices)} if len(shared) == 1 else {}),
-        "decision_names": np.array([decision.name for decision in decisions]),
-        "tasks": np.array([task.name for task in tasks]),
-        "families": np.array([task.family for task in tasks]),
-        "splits": np.array(splits),
-        "descriptors": np.stack([task.descriptor for task in tasks]),
+        **design_arrays(tabulation.space, rows),
+        **task_arrays(splits, tasks),
         "accuracy": accuracy,
         "params_m": parameters,
         "flops_m": flops,
     }
+
+
+def design_arrays(space: SearchSpace, rows: Sequence[Architecture]) -> dict[str, NDArray[Any]]:
+    """The arrays of a table that say what its rows are."""
+    decisions = space.decisions
+    shared = {decision.choices for decision in decisions}
+    return {
+        "ops": np.array([row.choices for row in rows], dtype=np.min_scalar_type(-space.num_choices)),
+        **({"op_names": np.array(decisions[0].choices)} if len(shared) == 1 else {}),
+        "decision_names": np.array([decision.name for decision in decisions]),
+    }
+
+
+def task_arrays(splits: Sequence[str], tasks: Sequence[Task]) -> dict[str, NDArray[Any]]:
+    """The arrays of a table that say what its columns are."""
+    return {
+        "tasks": np.array([task.name for task in tasks]),
+        "families": np.array([task.family for task in tasks]),
+        "splits": np.array(splits),
+        "descriptors": np.stack([task.descriptor for task in tasks]),
+    }
+
+
+def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """An ``.npz`` file; equal arrays give equal bytes, for numpy writes no dates."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
 
 
 def _parts(out: Path) -> Path:
@@ -286,13 +307,6 @@ def _read_part(file: Path) -> dict[str, NDArray[Any]]:
             return dict(arrays)
     except Exception as error:  # whatever zipfile, zlib or numpy makes of the damage
         raise DataError(f"{file}: damaged: {error}; delete it, and its column is evaluated again") from None
-
-
-def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """An ``.npz`` file; equal arrays give equal bytes, for numpy writes no dates."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
 
 
 def _short(value: object) -> str:
