@@ -15,15 +15,19 @@ GAP = (18, 26)
 MARGIN = 12
 LONGEST = 26
 """Characters of a label that are shown."""
+ROUND = ("input", "output", "add")
+"""Kinds of boxes with round ends."""
 Slot: TypeAlias = tuple[int, ...]
 """A box, (number,), or a place that a long edge passes, (source, target, row)."""
 
 STYLE = """
-.net { --text: #1c2430; --edge: #7d8795; --plain: #ffffff; --conv: #d3e5ff; --pool: #d9f2dc; --dense: #ffe8c4;
-  --other: #ece4fb; --add: #eceef2; --added: #15803d; --changed: #b45309; --removed: #b91c1c; }
+.net { --text: #1c2430; --faint: #5b6570; --edge: #7d8795; --plain: #ffffff; --conv: #d3e5ff;
+  --pool: #d9f2dc; --dense: #ffe8c4; --other: #ece4fb; --add: #eceef2;
+  --added: #15803d; --changed: #b45309; --removed: #b91c1c; }
 @media (prefers-color-scheme: dark) {
-  .net { --text: #e8ecf2; --edge: #76818f; --plain: #1d232c; --conv: #1f3f6b; --pool: #1f4a2b; --dense: #5a4016;
-    --other: #43326b; --add: #323a46; --added: #4ade80; --changed: #fbbf24; --removed: #f87171; }
+  .net { --text: #e8ecf2; --faint: #a3aebc; --edge: #76818f; --plain: #1d232c; --conv: #1f3f6b;
+    --pool: #1f4a2b; --dense: #5a4016; --other: #43326b; --add: #323a46;
+    --added: #4ade80; --changed: #fbbf24; --removed: #f87171; }
 }
 .net text { font: 13px system-ui, sans-serif; text-anchor: middle; dominant-baseline: central; fill: var(--text); }
 .net rect { fill: var(--plain); stroke: var(--text); stroke-width: 1; }
@@ -31,7 +35,7 @@ STYLE = """
 .net .conv rect { fill: var(--conv); } .net .pool rect { fill: var(--pool); } .net .dense rect { fill: var(--dense); }
 .net .other rect { fill: var(--other); } .net .add rect { fill: var(--add); }
 .net .open rect, .net .pass rect, .net .none rect { fill: none; stroke: var(--edge); stroke-dasharray: 4 4; }
-.net .open text, .net .pass text, .net .none text { fill: var(--edge); }
+.net .open text, .net .pass text, .net .none text { fill: var(--faint); }
 .net path.open, .net path.off { stroke-dasharray: 3 5; } .net path.off { opacity: .45; }
 .net .was, .net .sign { font-size: 10.5px; }
 .net .sign { font-weight: 700; font-size: 15px; text-anchor: start; }
@@ -183,7 +187,7 @@ def _drawn(box: Box, x: float, y: float, width: float) -> str:
     ]
     if box.change:
         texts.append(f'<text class="sign" x="{x - width / 2 + 7:g}" y="{y:g}">{SIGNS[box.change]}</text>')
-    radius = HEIGHT / 2 if box.kind in ("input", "output", "add") else 7
+    radius = HEIGHT / 2 if box.kind in ROUND else 7
     return (
         f'<g class="{" ".join(filter(None, (box.kind, box.change)))}"><rect x="{x - width / 2:g}" '
         f'y="{y - HEIGHT / 2:g}" width="{width:g}" height="{HEIGHT}" rx="{radius:g}"/>{"".join(texts)}</g>'
