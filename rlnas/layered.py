@@ -38,10 +38,10 @@ STYLE = """
 .net .open text, .net .pass text, .net .none text { fill: var(--faint); }
 .net path.open, .net path.off { stroke-dasharray: 3 5; } .net path.off { opacity: .45; }
 .net .was, .net .sign { font-size: 10.5px; }
-.net .sign { font-weight: 700; font-size: 15px; text-anchor: start; }
-.net .added rect { stroke: var(--added); stroke-width: 2.2; } .net .added .sign { fill: var(--added); }
-.net .changed rect { stroke: var(--changed); stroke-width: 2.2; } .net .changed .sign { fill: var(--changed); }
-.net .removed rect { stroke: var(--removed); stroke-width: 1.6; } .net .removed .sign { fill: var(--removed); }
+.net .sign { font-size: 13px; font-weight: 700; fill: var(--plain); }
+.net .added rect { stroke: var(--added); stroke-width: 2.2; } .net .added circle { fill: var(--added); }
+.net .changed rect { stroke: var(--changed); stroke-width: 2.2; } .net .changed circle { fill: var(--changed); }
+.net .removed rect { stroke: var(--removed); stroke-width: 1.6; } .net .removed circle { fill: var(--removed); }
 .net .removed .was { text-decoration: line-through; }
 """
 SIGNS = {"": "", "added": "+", "changed": "~", "removed": "−"}
@@ -97,7 +97,7 @@ def draw_boxes(boxes: Sequence[Box], title: str, width: int | None = None, style
 
 def box_width(labels: Iterable[str]) -> int:
     """Pixels that a box needs for the longest of these labels."""
-    return 44 + round(7.2 * max((min(len(label), LONGEST) for label in labels), default=0))
+    return 28 + round(7.2 * max((min(len(label), LONGEST) for label in labels), default=0))
 
 
 def shortened(label: str) -> str:
@@ -186,7 +186,9 @@ def _drawn(box: Box, x: float, y: float, width: float) -> str:
         if text
     ]
     if box.change:
-        texts.append(f'<text class="sign" x="{x - width / 2 + 7:g}" y="{y:g}">{SIGNS[box.change]}</text>')
+        corner, top = x + width / 2 - 3, y - HEIGHT / 2 + 2
+        texts.append(f'<circle cx="{corner:g}" cy="{top:g}" r="7.5"/>')
+        texts.append(f'<text class="sign" x="{corner:g}" y="{top:g}">{SIGNS[box.change]}</text>')
     radius = HEIGHT / 2 if box.kind in ROUND else 7
     return (
         f'<g class="{" ".join(filter(None, (box.kind, box.change)))}"><rect x="{x - width / 2:g}" '

@@ -76,9 +76,9 @@ class Panel {
     const rows = said.legal.map((word, index) => [words[word], said.p?.[index] ?? 0, word]);
     if (!legal) rows.push([choice, 0, said.choice]);
     const hidden = said.count - said.legal.length;
-    this.slot.heading.textContent = said.p ? `Probabilities of ${said.count} legal choices` : `${said.count} legal choices`;
+    const choices = `${said.count} legal choice${said.count === 1 ? "" : "s"}`;
+    this.slot.heading.textContent = said.p ? `Probabilities of ${choices}` : `${choices}; probabilities: not known`;
     this.slot.note.textContent = [
-      said.p ? "" : "Probabilities: not known.",
       hidden > 0 ? `${hidden} more are not shown${said.p ? `: together ${percent(1 - said.p.reduce((a, b) => a + b, 0))}` : ""}.` : "",
       said.own === undefined ? "" : `The agent itself would have chosen ${words[said.own]}.`,
     ].join(" ").trim();
@@ -110,21 +110,22 @@ function fill(group, kind, label, change, was) {
   const texts = [
     ["label", x + width / 2, middle - (two ? 6 : 0), change === "removed" ? "" : label],
     ["was", x + width / 2, middle + (two ? 9 : 0), two ? `was ${was}` : was],
-    ["sign", x + 7, middle, SIGNS[change] ?? ""],
+    ["sign", x + width - 3, y + 2, SIGNS[change] ?? ""],
   ].filter(([, , , text]) => text);
   group.setAttribute("class", `${kind} ${change}`.trim());
-  group.replaceChildren(group.firstChild, ...texts.map(([name, left, top, text]) => make("svg:text", { class: name, x: left, y: top }, text)));
+  const badge = change ? [make("svg:circle", { cx: x + width - 3, cy: y + 2, r: 7.5 })] : [];
+  group.replaceChildren(group.firstChild, ...badge, ...texts.map(([name, left, top, text]) => make("svg:text", { class: name, x: left, y: top }, text)));
 }
 
 /* The curve: accuracies and the running best of every trial; what is still to come is pale. */
-const LEFT = 46, RIGHT = 14, TOP = 10, BOTTOM = 36;
+const LEFT = 50, RIGHT = 14, TOP = 10, BOTTOM = 36;
 let curve = null;
 
 function drawCurve() {
   const width = $("curve").clientWidth, height = $("curve").clientHeight;
   const values = trials.flatMap((trial) => trial.designs.flatMap((design) => [design.accuracy ?? 0, design.best ?? 0]));
   const low = Math.min(...values), span = Math.max(...values) - low || 0.1;
-  const x = (design) => LEFT + (lengths.length > 1 ? design / (lengths.length - 1) : 0.5) * (width - LEFT - RIGHT);
+  const x = (design) => LEFT + 6 + (lengths.length > 1 ? design / (lengths.length - 1) : 0.5 + design) * (width - LEFT - RIGHT - 12);
   const y = (value) => TOP + (1 - (value - low + span * 0.06) / (span * 1.12)) * (height - TOP - BOTTOM);
   const names = trials.map((trial) => `${trial.label}: best ${number(trial.designs.at(-1).best)} after ${trial.designs.length} designs`);
   const svg = make("svg:svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": names.join("; ") });
@@ -136,27 +137,29 @@ function drawCurve() {
   }
   const every = [1, 2, 5, 10, 20, 50, 100, 200, 500].find((size) => lengths.length / size <= width / 40) ?? 1000;
   lengths.forEach((_, design) => {
-    if (design === 0 || (design + 1) % every === 0) {
+    if ((design + 1) % every === 0) {
       svg.append(make("svg:text", { x: x(design), y: height - 20, "text-anchor": "middle" }, String(design + 1)));
     }
   });
   svg.append(make("svg:text", { x: (LEFT + width - RIGHT) / 2, y: height - 3, "text-anchor": "middle" }, "design"));
+  const gap = Math.min(24, x(1) - x(0)), r = Math.max(2.2, Math.min(4.5, (gap / trials.length) * 0.42));
   const now = make("svg:line", { class: "now", y1: TOP, y2: height - BOTTOM });
   const clip = make("svg:clipPath", { id: "past" }), past = make("svg:rect", { x: 0, y: 0, height });
   clip.append(past);
-  svg.append(now, clip, plotted(x, y, "future"), plotted(x, y, "past"));
+  svg.append(now, clip, plotted(x, y, r, "future"), plotted(x, y, r, "past"));
   $("curve").replaceChildren(svg);
-  curve = { x, now, past };
+  curve = { x, gap, now, past };
 }
 
-function plotted(x, y, kind) {
+function plotted(x, y, r, kind) {
   const all = make("svg:g", kind === "past" ? { "clip-path": "url(#past)" } : { class: "future" });
   trials.forEach(({ designs }, index) => {
     const group = all.appendChild(make("svg:g", { class: `k${index}` }));
     const line = designs.map(({ best }, i) => (i ? `H${x(i)}V${y(best)}` : `M${x(0)} ${y(best)}`)).join("");
     group.append(make("svg:path", { class: "best", d: line }));
     designs.forEach(({ accuracy, failed, text }, i) => {
-      const place = index ? { x: x(i) - 4, y: y(accuracy ?? 0) - 4, width: 8, height: 8 } : { cx: x(i), cy: y(accuracy ?? 0), r: 4.5 };
+      const left = x(i) + (trials.length > 1 ? (2 * index - 1) * r : 0), top = y(accuracy ?? 0); // two stand side by side
+      const place = index ? { x: left - r, y: top - r, width: 2 * r, height: 2 * r } : { cx: left, cy: top, r };
       const point = make(index ? "svg:rect" : "svg:circle", { class: failed ? "point failed" : "point", ...place });
       point.append(make("svg:title", {}, `design ${i + 1}: ${number(accuracy)}, ${text}`));
       group.append(point);
@@ -166,7 +169,7 @@ function plotted(x, y, kind) {
 }
 
 function markCurve(design, step) {
-  const x = curve.x(design), reached = step === lengths[design] - 1 ? 6 : -6;
+  const x = curve.x(design), reached = (step === lengths[design] - 1 ? 0.5 : -0.5) * curve.gap;
   curve.now.setAttribute("x1", x);
   curve.now.setAttribute("x2", x);
   curve.past.setAttribute("width", Math.max(0, x + reached));

@@ -151,15 +151,15 @@ def _trial(record: TrialRecord, number: int) -> str:
 <div class="stage">
 <div class="design"><div class="drawing" data-slot="drawing"></div></div>
 <div class="mind">
-<h3 data-slot="heading"></h3>
-<p class="soft" data-slot="note"></p>
-<ol class="bars" data-slot="bars"></ol>
 <dl>
 <div><dt>value estimate</dt><dd data-slot="value"></dd></div>
 <div><dt>reward</dt><dd data-slot="reward"></dd></div>
 <div><dt>accuracy</dt><dd data-slot="accuracy"></dd></div>
 <div><dt>best so far</dt><dd data-slot="best"></dd></div>
 </dl>
+<h3 data-slot="heading"></h3>
+<ol class="bars" data-slot="bars"></ol>
+<p class="soft note" data-slot="note"></p>
 </div>
 </div>
 <p class="changes" data-slot="changes"></p>

@@ -112,7 +112,10 @@ def result_line(evaluation: Evaluation) -> str:
         parts += [f"{evaluation.parameters:,} parameters", f"{evaluation.flops:,} multiply-accumulates"]
     if evaluation.loss is not None:
         parts.append(f"loss {evaluation.loss:.3g}")
-    parts.append(f"{evaluation.seconds:.3g} s{', remembered' if evaluation.cached else ''}")
+    if evaluation.seconds:
+        parts.append(f"{evaluation.seconds:.3g} s")
+    if evaluation.cached:
+        parts.append("remembered")
     return " · ".join([*parts, *([evaluation.message] if evaluation.message else [])])
 
 
