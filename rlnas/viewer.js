@@ -3,6 +3,7 @@ const { trials } = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const PAUSE = 900; // milliseconds of a decision at speed 1
 const SIGNS = { added: "+", changed: "~", removed: "−" };
+const FIXED = new Set(["open", "input", "output", "add"]); // kinds of boxes that no decision fills
 const SVG = "http://www.w3.org/2000/svg";
 
 /* Every decision of the trial, or of both: a design has as many as the longer of the two. */
@@ -38,27 +39,33 @@ class Panel {
     const done = step === last, best = done ? design.best : at ? designs[at - 1].best : null;
     const name = words[said.name], choice = words[said.choice];
     this.slot.decision.replaceChildren(over ? "ended with " : "", make("span", {}, `design ${at + 1}, ${name}: `), make("b", {}, choice));
-    this.draw(said);
+    this.draw(said, at === 0, design.steps[step - 1]);
     this.think(said, choice);
-    this.slot.value.textContent = number(said.value, 3);
+    this.slot.value.textContent = number(said.value, 2);
     this.slot.reward.textContent = done ? number(design.reward) : "–";
     this.slot.accuracy.textContent = done ? number(design.accuracy) : "–";
     this.slot.best.textContent = number(best);
-    this.slot.result.textContent = done ? design.result : "";
+    this.slot.result.textContent = done ? design.result : "Not evaluated yet.";
     const share = said.p ? `, probability ${percent(said.p[said.legal.indexOf(said.choice)] ?? 0)}` : "";
-    const value = said.value === undefined ? "" : `, value estimate ${number(said.value, 3)}`;
+    const value = said.value === undefined ? "" : `, value estimate ${number(said.value, 2)}`;
     const worth = done ? ` Accuracy ${number(design.accuracy)}, best so far ${number(design.best)}.` : "";
     return `${this.trial.label}: ${name}, ${choice}, of ${said.count} legal${share}${value}.${worth}`;
   }
 
-  draw(said) {
+  /* The design after a step; what the step decided glows. */
+  draw(said, isFirst, previous) {
     if (!this.drawings.has(said.drawing)) {
       this.drawings.set(said.drawing, $("drawings").content.children[said.drawing].cloneNode(true));
     }
     const svg = this.drawings.get(said.drawing), boxes = said.boxes.map((box) => this.trial.boxes[box]);
     if (svg.parentNode !== this.slot.drawing) this.slot.drawing.replaceChildren(svg);
     svg.querySelector("title").textContent = said.design;
-    svg.querySelectorAll("g").forEach((group, index) => fill(group, ...boxes[index]));
+    const open = boxes.some(([kind]) => kind === "open") || previous;
+    svg.querySelectorAll("g").forEach((group, index) => {
+      const kind = boxes[index][0], before = previous ? this.trial.boxes[previous.boxes[index]]?.[0] : "open";
+      fill(group, ...boxes[index]);
+      group.classList.toggle("decided", Boolean(open && before === "open" && !FIXED.has(kind)));
+    });
     for (const path of svg.querySelectorAll("path")) {
       const kinds = path.dataset.ends.split(" ").map((end) => boxes[end][0]);
       path.setAttribute("class", kinds.includes("none") ? "off" : kinds.includes("open") ? "open" : "");
@@ -68,7 +75,8 @@ class Panel {
       return make("span", { class: change }, `${SIGNS[change]} ${words}`);
     });
     const list = changed.flatMap((item, index) => (index ? [" · ", item] : [item]));
-    this.slot.changes.replaceChildren(...(list.length ? [make("b", {}, "Against the design before: "), ...list] : []));
+    const against = isFirst ? "The first design of the trial." : "Against the design before: ";
+    this.slot.changes.replaceChildren(make("b", {}, against), ...(isFirst || list.length ? list : ["no change so far"]));
   }
 
   think(said, choice) {
@@ -154,15 +162,16 @@ function drawCurve() {
 function plotted(x, y, r, kind) {
   const all = make("svg:g", kind === "past" ? { "clip-path": "url(#past)" } : { class: "future" });
   trials.forEach(({ designs }, index) => {
-    const group = all.appendChild(make("svg:g", { class: `k${index}` }));
     const line = designs.map(({ best }, i) => (i ? `H${x(i)}V${y(best)}` : `M${x(0)} ${y(best)}`)).join("");
-    group.append(make("svg:path", { class: "best", d: line }));
-    designs.forEach(({ accuracy, failed, text }, i) => {
+    all.append(make("svg:path", { class: `best k${index}`, d: line }));
+  });
+  trials.forEach(({ designs }, index) => {
+    designs.forEach(({ accuracy, failed, steps }, i) => {
       const left = x(i) + (trials.length > 1 ? (2 * index - 1) * r : 0), top = y(accuracy ?? 0); // two stand side by side
       const place = index ? { x: left - r, y: top - r, width: 2 * r, height: 2 * r } : { cx: left, cy: top, r };
-      const point = make(index ? "svg:rect" : "svg:circle", { class: failed ? "point failed" : "point", ...place });
-      point.append(make("svg:title", {}, `design ${i + 1}: ${number(accuracy)}, ${text}`));
-      group.append(point);
+      const point = make(index ? "svg:rect" : "svg:circle", { class: `point k${index}${failed ? " failed" : ""}`, ...place });
+      point.append(make("svg:title", {}, `design ${i + 1}: ${number(accuracy)}, ${steps.at(-1).design}`));
+      all.append(point);
     });
   });
   return all;

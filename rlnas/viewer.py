@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from rlnas.episode import DesignEpisode
 from rlnas.errors import ConfigurationError
@@ -20,10 +21,10 @@ MOST_TRIALS = 2
 SPEEDS = {"½×": 0.5, "1×": 1, "2×": 2, "5×": 5, "10×": 10}
 KEYS = {
     "Space": "play or pause",
-    "← →": "a decision back, on",
-    "Shift ← →, PageUp PageDown": "a design back, on",
+    "← →": "previous, next decision",
+    "Shift ← →, PageUp PageDown": "previous, next design",
     "Home, End": "first, last decision",
-    "?": "these keys",
+    "?": "show these keys",
 }
 ICONS = {
     "previous-design": "M3 3v10M13 3 6 8l7 5z",
@@ -55,8 +56,8 @@ def trial_page(trials: Sequence[TrialRecord], title: str) -> str:
     if not 1 <= len(trials) <= MOST_TRIALS:
         raise ConfigurationError(f"trials must be 1 to {MOST_TRIALS}, got {len(trials)}")
     drawings = Numbered()
-    data = {"trials": [trial_data(record, drawings) for record in trials]}
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    data = [trial_data(record, drawings) for record in trials]
+    text = json.dumps({"trials": data}, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     content = "".join(
         (
             _head(trials, title),
@@ -65,7 +66,9 @@ def trial_page(trials: Sequence[TrialRecord], title: str) -> str:
             _curve(trials),
             *(_trial(record, number) for number, record in enumerate(trials)),
             "</div>",
-            *(_designs(record, number) for number, record in enumerate(trials)),
+            '<div class="tables">',
+            *(_designs(record, told["designs"]) for record, told in zip(trials, data, strict=True)),
+            "</div>",
             _help(),
             f"<template id='drawings'>{''.join(drawings)}</template>",
             # In a script element nothing but "<" can end it or begin a comment.
@@ -168,20 +171,21 @@ def _trial(record: TrialRecord, number: int) -> str:
 """
 
 
-def _designs(record: TrialRecord, number: int) -> str:
+def _designs(record: TrialRecord, told: Sequence[dict[str, Any]]) -> str:
+    """The table that says what the drawings and the curve show."""
     rows = [
         [
             f'<a href="#{i}.{len(episode.actions)}">{i}</a>',
-            escape(episode.architecture) or "<em>none: an illegal choice ended the design</em>",
+            escape(design["steps"][-1]["design"]) + ("" if episode.architecture else " <em>(an illegal choice)</em>"),
             f"{episode.evaluation.accuracy:.4f}",
             f"{episode.best:.4f}",
             f"{sum(episode.rewards):.4f}",
             escape(str(episode.evaluation.status)),
         ]
-        for i, episode in enumerate(record.episodes, start=1)
+        for i, (episode, design) in enumerate(zip(record.episodes, told, strict=True), start=1)
     ]
-    headings = ["design", "architecture", "accuracy", "best so far", "reward", "status"]
-    return f"""<details class="k{number}"><summary>All designs of {escape(record.label)}</summary>
+    headings = ["design", "decisions", "accuracy", "best so far", "reward", "status"]
+    return f"""<details><summary>All designs of {escape(record.label)}</summary>
 {table(headings, rows, escape(record.episodes[0].task), "designs")}</details>
 """
 

@@ -171,7 +171,6 @@ def _chosen(step: _Step, mask: str, action: int, thought: Thought, words: Number
 
 def _worth(episode: DesignEpisode) -> dict[str, Any]:
     return {
-        "text": episode.architecture or "none: an illegal choice ended the design",
         "accuracy": _rounded(episode.evaluation.accuracy, 5),
         "best": _rounded(episode.best, 5),
         "reward": _rounded(sum(episode.rewards), 4),

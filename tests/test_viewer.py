@@ -31,6 +31,7 @@ from rlnas.agents.searchers import RandomSearch
 from rlnas.episode import DesignEpisode
 from rlnas.errors import ConfigurationError
 from rlnas.evaluator import Evaluation, Status
+from rlnas.retracing import retracing_of
 from rlnas.thought import Thought, Thoughts
 from rlnas.viewer import TrialRecord, trial_page
 
@@ -168,7 +169,7 @@ def test_the_page_holds_every_decision_with_its_probabilities() -> None:
     assert record.thoughts is not None
     (trial,) = Elements(trial_page([record], "One")).data["trials"]
     for episode, row, design in zip(record.episodes, record.thoughts, trial["designs"], strict=True):
-        assert design["text"] == episode.architecture
+        assert design["steps"][-1]["design"] == list(retracing_of(episode.env).tell(episode))[-1].design
         assert design["accuracy"] == pytest.approx(episode.evaluation.accuracy, abs=1e-5)
         for action, mask, what, step in zip(episode.actions, episode.masks, row, design["steps"], strict=True):
             legal = [choice for choice, bit in enumerate(mask) if bit == "1"]
