@@ -38,7 +38,7 @@ STYLE = """
 .net .open text, .net .pass text, .net .none text { fill: var(--faint); }
 .net path.open, .net path.off { stroke-dasharray: 3 5; } .net path.off { opacity: .45; }
 .net .was, .net .sign { font-size: 10.5px; }
-.net .sign { font-size: 13px; font-weight: 700; fill: var(--plain); }
+.net g .sign { font-size: 13px; font-weight: 700; fill: var(--plain); }
 .net .added rect { stroke: var(--added); stroke-width: 2.2; } .net .added circle { fill: var(--added); }
 .net .changed rect { stroke: var(--changed); stroke-width: 2.2; } .net .changed circle { fill: var(--changed); }
 .net .removed rect { stroke: var(--removed); stroke-width: 1.6; } .net .removed circle { fill: var(--removed); }

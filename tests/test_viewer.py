@@ -156,7 +156,7 @@ def test_the_page_loads_nothing_and_runs_its_own_script_alone() -> None:
     assert not re.search(r"\beval\(|new Function|innerHTML|outerHTML|document\.write|fetch\(|import\(", code[0])
 
 
-@pytest.mark.parametrize(("env_id", "most"), [(TRIAL, 200_000), ("rlnas/EditTrial-v0", 700_000)])
+@pytest.mark.parametrize(("env_id", "most"), [(TRIAL, 200_000), ("rlnas/EditTrial-v0", 400_000)])
 def test_fifty_designs_stay_small(env_id: str, most: int) -> None:
     record = searched("random", 50, env_id)
     one, two = (replace(record, thoughts=invented(list(record.episodes)), label=name) for name in "ab")
@@ -267,11 +267,13 @@ def test_texts_are_text_and_nothing_more(tmp_path: Path) -> None:
 
 def test_designs_draw_themselves_in_a_notebook(tmp_path: Path) -> None:
     episode = thought().episodes[2]
-    page = Elements(episode._repr_html_())
+    page = Elements(episode._repr_html_() or "")
     assert page.elements.count("svg") == 1
     assert page.elements.count("tr") == 1 + len(episode.actions)
     assert f"{episode.evaluation.accuracy:.4f}" in page.words
-    attacked = Elements(hostile(tmp_path).episodes[0]._repr_html_())
+    lost = replace(episode, env={"space": {"kind": "table", "path": str(tmp_path / "lost.npz")}})
+    assert lost._repr_html_() is None
+    attacked = Elements(hostile(tmp_path).episodes[0]._repr_html_() or "")
     assert not {"script", "img"} & set(attacked.elements)
 
 
@@ -342,6 +344,8 @@ def test_keys_step_through_decisions_and_designs(browser: Browser, tmp_path: Pat
     viewed.press("?")
     assert viewed.page.locator("#help").is_visible()
     assert viewed.press("ArrowLeft", "Escape") == "Design 5 of 5, step 3 of 4"
+    viewed.page.get_by_role("button", name="Keys").click()
+    viewed.page.get_by_role("button", name="Close").click()
     assert not viewed.page.locator("#help").is_visible()
     viewed.close()
 
@@ -434,6 +438,28 @@ def test_two_trials_are_compared_at_any_width(
     assert viewed.press("End") == "Design 5 of 5, step 4 of 4"
     assert viewed.page.locator("[data-slot=decision]").nth(1).inner_text().startswith("ended with design 4")
     viewed.close()
+
+
+@in_browser
+def test_a_trial_of_one_design_is_shown(browser: Browser, tmp_path: Path) -> None:
+    viewed = Viewed(browser, tmp_path / "one.html", [searched("random", 1)])
+    assert viewed.press("PageDown", "End") == "Design 1 of 1, step 4 of 4"
+    assert viewed.page.locator("[data-slot=changes]").inner_text() == "The first design of the trial."
+    viewed.close()
+
+
+@in_browser
+def test_the_browser_would_have_told(browser: Browser, tmp_path: Path) -> None:
+    """Of errors and of requests, which the page's policy refuses besides."""
+    viewed = Viewed(browser, tmp_path / "one.html", [searched("random", 1)])
+    viewed.page.evaluate("document.body.append(Object.assign(new Image(), {src: 'http://elsewhere.test/x.png'}))")
+    viewed.page.evaluate("document.body.setAttribute('onclick', 'window.bad = 1')")
+    viewed.page.evaluate("document.body.click()")
+    assert viewed.page.evaluate("window.bad") is None
+    assert any("elsewhere.test" in text for text in viewed.said)
+    assert any("inline event handler" in text for text in viewed.said)
+    with pytest.raises(AssertionError):
+        viewed.close()
 
 
 @in_browser
