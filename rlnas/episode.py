@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from rlnas.errors import StoreError
+from rlnas.errors import RlnasError, StoreError
 from rlnas.evaluator import Evaluation
 
 SCHEMA_VERSION = 1
@@ -116,6 +116,15 @@ class DesignEpisode:
         """Whether both record the same designing and the same result, however long the evaluation took."""
         mine, its = (canonical_json(episode._timeless().to_json()) for episode in (self, other))
         return mine == its
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows; plain text where the episode's space cannot be made here."""
+        from rlnas.viewer import episode_html  # which shows episodes
+
+        try:
+            return episode_html(self)
+        except RlnasError:
+            return None
 
     def _timeless(self) -> DesignEpisode:
         # What Evaluation.same_result leaves out too: a message may name a time or the memory then in use.
