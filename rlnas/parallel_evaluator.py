@@ -37,7 +37,12 @@ DYING_SECONDS = 1.0
 
 
 def evaluator_in_processes(
-    spec: Mapping[str, Any], *, workers: int = 1, timeout: float | None = None, **options: Any
+    spec: Mapping[str, Any],
+    *,
+    workers: int = 1,
+    timeout: float | None = None,
+    cache: EvaluationCache | None = None,
+    **options: Any,
 ) -> Evaluator:
     """The evaluator that ``spec`` describes, in worker processes where these are asked for.
 
@@ -46,6 +51,7 @@ def evaluator_in_processes(
         workers: processes that train; 1 is this one unless there is a ``timeout``. A table, which trains nothing, is
             always read in this process.
         timeout: seconds that a worker may take for a share of proposals; None for as long as it likes.
+        cache: evaluations of other runs; None for none.
         options: of the evaluator's kind, in place of those described; of worker processes also ``share``. A table has
             no use for any.
 
@@ -54,9 +60,10 @@ def evaluator_in_processes(
     """
     if spec.get("kind") == "table":
         return evaluator_from_spec(spec)
+    here: dict[str, Any] = {} if cache is None else {"cache": cache}  # other kinds of evaluators may know of none
     if workers == 1 and timeout is None:
-        return evaluator_from_spec(spec, **options)
-    here = {name: options.pop(name) for name in ("share", "cache_size", "cache") if name in options}
+        return evaluator_from_spec(spec, **options, **here)
+    here |= {name: options.pop(name) for name in ("share", "cache_size") if name in options}
     return ParallelEvaluator(workers, {**spec, **options}, timeout=timeout, **here)
 
 
