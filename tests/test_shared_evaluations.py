@@ -129,7 +129,7 @@ def test_a_run_that_was_killed_evaluates_again_nothing_of_what_it_had(tmp_path: 
     def die() -> bool:
         nonlocal steps
         steps += 1
-        if steps == 90:
+        if steps == 45:
             raise KeyError("killed")
         return False
 
