@@ -57,8 +57,8 @@ Cache = Annotated[
     bool,
     typer.Option(
         "--cache/--no-cache",
-        help="Take and keep evaluations where all runs do: $RLNAS_CACHE, else rlnas/evaluations.sqlite in "
-        "$XDG_CACHE_HOME or ~/.cache, a file that may be deleted. Tables need none.",
+        help="Share evaluations with earlier and later runs through one file, which may be deleted: $RLNAS_CACHE, "
+        "else rlnas/evaluations.sqlite in $XDG_CACHE_HOME or ~/.cache. Tables need none.",
     ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder of results; by default a new one under runs/.")]

@@ -208,10 +208,13 @@ class EvaluationCache:
 
 
 def _read(place: object, sha: object, payload: object) -> Evaluation | None:
-    """What an entry says; None if it is damaged."""
+    """What an entry says; None if it is damaged, or not what this rlnas writes."""
     if not isinstance(place, bytes) or not isinstance(payload, bytes) or _sha(place, payload) != sha:
         return None
-    return replace(Evaluation.from_json(json.loads(payload)), cached=True)
+    try:
+        return replace(Evaluation.from_json(json.loads(payload)), cached=True)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def _sha(place: bytes, payload: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import pickle
@@ -257,6 +258,17 @@ def test_every_flipped_bit_of_an_entry_is_found_and_repaired(cache: EvaluationCa
             assert found is not None
             assert found.accuracy == fake_accuracy(A)
             file.execute("DELETE FROM evaluations WHERE rowid < (SELECT max(rowid) FROM evaluations)")
+
+
+@pytest.mark.parametrize("text", [b"{}", b"[]", b"\xff", b"nonsense", b'{"status": "odd"}', b"[" * 100_000])
+def test_an_entry_that_says_something_else_counts_as_absent(cache: EvaluationCache, text: bytes) -> None:
+    Counting(cache).evaluate([A])
+    (place,) = addresses([A], VERSION)
+    with closing(sqlite3.connect(cache.path)) as file, file:
+        sha = hashlib.sha256(place + text).digest()
+        file.execute("UPDATE evaluations SET payload = CAST(? AS TEXT), sha256 = ?", (text, sha))
+    assert trains(Counting(cache), [A]) == [True]
+    assert trains(Counting(cache), [A]) == [False]
 
 
 def test_what_is_no_cache_is_refused_and_left_alone(tmp_path: Path, cache: EvaluationCache) -> None:
