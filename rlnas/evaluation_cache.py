@@ -30,7 +30,7 @@ APPLICATION_ID = 0x524C4E43
 """SQLite's ``application_id`` of an evaluation cache: the letters RLNC."""
 SCHEMA_VERSION = 1
 MAX_EVALUATIONS = 1_000_000
-"""Evaluations that a file holds, some 400 MB."""
+"""Evaluations that a file holds, some 300 MB."""
 BUSY_SECONDS = 10.0
 """How long to wait for others to finish their transactions."""
 CHUNK = 500
