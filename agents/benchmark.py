@@ -26,6 +26,7 @@ from rlnas.checkpoint import write_durably
 from rlnas.device import one_thread
 from rlnas.episode import DesignEpisode, canonical_json
 from rlnas.errors import ConfigurationError, DataError, RlnasError, at_least, one_of
+from rlnas.evaluation_cache import EvaluationCache
 from rlnas.evaluator import Evaluator, Proposal
 from rlnas.parallel_evaluator import ParallelEvaluator, die_with_parent, evaluator_in_processes
 from rlnas.results import Results
@@ -74,6 +75,7 @@ class Benchmark:
         timeout: seconds after which an evaluation is given up; None for never.
         device: of networks that learn, ``"cpu"`` or ``"cuda"``.
         record: whether to keep every design episode for replay, in ``episodes.sqlite``.
+        cache: evaluations of other runs, for an evaluator that is only described; None for none.
 
     Raises:
         ConfigurationError: if there are no seeds, tasks to prepare on are searched, or a value is not allowed.
@@ -92,6 +94,7 @@ class Benchmark:
     timeout: float | None = None
     device: str = "cpu"
     record: bool = True
+    cache: EvaluationCache | None = None
 
     def __post_init__(self) -> None:
         source, split = self.tasks
@@ -303,7 +306,7 @@ class Benchmark:
         """The evaluator, made in this process if it is only described."""
         if isinstance(self.evaluator, Evaluator):
             return self.evaluator
-        return evaluator_in_processes(dict(self.evaluator), workers=1, timeout=self.timeout)
+        return evaluator_in_processes(dict(self.evaluator), workers=1, timeout=self.timeout, cache=self.cache)
 
     def _make_env(self, evaluator: Evaluator | Mapping[str, Any], num_envs: int, **options: Any) -> VectorEnv:
         arguments = {**self.env_options, "tasks": self.tasks, "designs_per_trial": self.designs, **options}

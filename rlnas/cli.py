@@ -17,6 +17,7 @@ from rlnas.bench_command import bench, search
 from rlnas.cli_options import (
     AdaptationName,
     AdaptationOption,
+    Cache,
     Data,
     Device,
     Download,
@@ -34,6 +35,7 @@ from rlnas.cli_options import (
     new_folder,
     portable,
     problem_of,
+    shared_evaluations,
 )
 from rlnas.errors import ConfigurationError, RlnasError, one_of
 from rlnas.meta_command import meta_train
@@ -43,6 +45,7 @@ from rlnas.tabulate_command import tabulate
 
 if TYPE_CHECKING:
     from rlnas.agents.training import TrainSettings
+    from rlnas.evaluation_cache import EvaluationCache
     from rlnas.evaluator import Evaluator
 
 app = typer.Typer(
@@ -128,6 +131,7 @@ def train(
     evaluator: EvaluatorKind = None,
     workers: Workers = 1,
     timeout: Timeout = None,
+    cache: Cache = True,
     as_json: Json = False,
 ) -> None:
     """Train a controller (RL²: an LSTM policy, by PPO over whole trials). Ctrl-C stops it so that it can go on."""
@@ -172,7 +176,12 @@ def train(
         progress.advance(int(statistics["timesteps"]) - progress.done, int(statistics["designs"]), shown)
 
     spec = settings.env_options.get("evaluator") or PRESETS[settings.env]["evaluator"]
-    with Interruption() as stop, _evaluator(spec, device, workers, timeout) as judge, progress:
+    with (
+        Interruption() as stop,
+        shared_evaluations(cache, spec) as shared,
+        _evaluator(spec, device, workers, timeout, shared) as judge,
+        progress,
+    ):
         result = run_training(out, judge, learner_device, on_update, stop)
     if as_json:
         print(json.dumps(result))
@@ -243,10 +252,12 @@ def _steps_done(run: Path) -> int:
 
 
 @contextmanager
-def _evaluator(spec: dict[str, Any], device: str, workers: int, timeout: float | None) -> Iterator[Evaluator]:
+def _evaluator(
+    spec: dict[str, Any], device: str, workers: int, timeout: float | None, cache: EvaluationCache | None
+) -> Iterator[Evaluator]:
     from rlnas.parallel_evaluator import ParallelEvaluator, evaluator_in_processes
 
-    evaluator = evaluator_in_processes(spec, device=device, workers=workers, timeout=timeout)
+    evaluator = evaluator_in_processes(spec, device=device, workers=workers, timeout=timeout, cache=cache)
     try:
         yield evaluator
     finally:
