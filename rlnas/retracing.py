@@ -42,6 +42,10 @@ class Decisions:
         """How many actions complete a design."""
         return len(self.space.decisions)
 
+    def choices(self, step: int) -> tuple[str, ...]:
+        """Names of what can be done in a step; none where there is no such step."""
+        return self.space.decisions[step].choices if step < len(self.space.decisions) else ()
+
     def start(self, incumbent: str) -> str:
         """Canonical text of the network that a design begins with, given that of the trial's best so far or ""."""
         return ""
@@ -83,6 +87,9 @@ class Edits:
 
     def steps(self, actions: Sequence[int]) -> int:
         return self._edits.steps(actions)
+
+    def choices(self, step: int) -> tuple[str, ...]:
+        return self._edits.names
 
     def start(self, incumbent: str) -> str:
         from_incumbent = incumbent and self._edits.start == "incumbent"

@@ -23,7 +23,8 @@ from rlnas.evaluator import (
     Proposal,
     Status,
 )
-from rlnas.replay import BATCH, Difference, recompute, render_steps
+from rlnas.replay import BATCH, Difference, recompute
+from rlnas.replay_text import render_steps
 from rlnas.reward import COMPARING, REWARDS, find_reference, reward_of
 from rlnas.search_space import CellSpace, ChainSpace, SearchSpace
 from rlnas.sequential_evaluator import SequentialEvaluator
