@@ -92,27 +92,29 @@ def _changed_layers(before: list[str], after: list[str]) -> list[str]:
 
 
 def _render_thought(thought: Thought, choices: Sequence[str], taken: int) -> list[str]:
-    lines: list[str] = []
-    if thought.probabilities:
-        likely = sorted(
-            (i for i, p in enumerate(thought.probabilities) if p > 0), key=thought.probabilities.__getitem__
-        )
-        likely.reverse()
-        shown = [i for place, i in enumerate(likely) if place < SHOWN or i == taken]
-        width = max((len(choices[i]) for i in shown), default=0)
-        for i in shown:
-            probability = thought.probabilities[i]
-            bar = "#" * round(BAR * probability) + (" <- taken" if i == taken else "")
-            lines.append(f"  {'' if lines else 'policy':13}{choices[i]:{width}} {probability:.3f} {bar}".rstrip())
-        if len(shown) < len(likely):
-            rest = sum(thought.probabilities[i] for i in likely if i not in shown)
-            others = f"{len(likely) - len(shown)} others"
-            lines.append(f"  {'':13}{others:{width}} {rest:.3f}")
+    lines = _render_policy(thought.probabilities, choices, taken)
     if thought.value is not None:
         lines.append(f"  value        {thought.value:.4f}")
     if thought.choice not in (None, taken):
         lines.append(f"  would take   {choices[thought.choice]}")
     return lines
+
+
+def _render_policy(probabilities: Sequence[float], choices: Sequence[str], taken: int) -> list[str]:
+    """The likeliest choices and the one taken, each with a bar; the others together."""
+    likely = sorted((i for i, p in enumerate(probabilities) if p > 0), key=lambda i: -probabilities[i])
+    shown = [i for place, i in enumerate(likely) if place < SHOWN or i == taken]
+    rows = []
+    for i in shown:
+        bar = "#" * round(BAR * probabilities[i])
+        rows.append((choices[i], probabilities[i], f"{bar} <- taken" if i == taken else bar))
+    if len(shown) < len(likely):
+        rows.append((f"{len(likely) - len(shown)} more", sum(probabilities[i] for i in likely if i not in shown), ""))
+    width = max((len(name) for name, _, _ in rows), default=0)
+    return [
+        f"  {'' if place else 'policy':13}{name:{width}} {probability:.3f} {bar}".rstrip()
+        for place, (name, probability, bar) in enumerate(rows)
+    ]
 
 
 def _render_result(episode: DesignEpisode, retracing: Retracing, previous: DesignEpisode | None) -> list[str]:
