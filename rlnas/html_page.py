@@ -1,7 +1,9 @@
-"""Building blocks of an HTML page that needs nothing else, neither scripts nor the network."""
+"""Building blocks of an HTML page that needs nothing else: no network, and no script but its own if it has one."""
 
 from __future__ import annotations
 
+import hashlib
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -50,28 +52,35 @@ summary { cursor: pointer; font-weight: 500; margin: .6rem 0 .5rem; }
 """
 
 
-def page(title: str, content: str) -> str:
-    """A whole page, which the browser lets load nothing.
+def page(title: str, content: str, style: str = "", script: str = "") -> str:
+    """A whole page, which the browser lets load nothing and run nothing else.
 
     Args:
         title: text.
         content: HTML.
+        style: CSS beside that of every page.
+        script: JavaScript that runs once the content is there; the page's policy names its hash.
     """
+    policy, last = "default-src 'none'; style-src 'unsafe-inline'; img-src data:", ""
+    if script:
+        digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy += f"; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+        last = f"<script>{script}</script>\n"
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
 <link rel="icon" href="data:,">
-<style>{STYLE}</style>
+<style>{STYLE}{style}</style>
 </head>
 <body>
 <main>
 {content}
 </main>
-</body>
+{last}</body>
 </html>
 """
 
