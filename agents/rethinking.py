@@ -97,10 +97,12 @@ class Rethought:
     Args:
         thoughts: by the trial's number.
         label: whose, for people.
+        acted: whether that is the agent that acted, as it was then.
     """
 
     thoughts: dict[int, Thoughts]
     label: str
+    acted: bool = False
 
 
 def who_acted(store: EpisodeStore, agent: str, trials: Sequence[int]) -> Rethought | None:
@@ -122,11 +124,11 @@ def who_acted(store: EpisodeStore, agent: str, trials: Sequence[int]) -> Rethoug
             file = agent_file(name) if Path(name.removeprefix(WIPED)).is_dir() else None
             if file is None or hashlib.sha256(file.read_bytes()).hexdigest() != identity.get("sha256"):
                 return None
-            return Rethought(_rethink_stored(store, agent, trials, name), f"{name}, which acted here")
+            return Rethought(_rethink_stored(store, agent, trials, name), f"{name}, which acted here", acted=True)
         if (folder / AGENT / MANIFEST).is_file():
             thoughts = _rethink_stored(store, agent, trials, str(folder))
             silent = {trial: _without_choices(rows) for trial, rows in thoughts.items()}
-            return Rethought(silent, f"{folder} when its training ended; it was still learning when it acted here")
+            return Rethought(silent, f"{folder} at the end of its training, not as it acted here")
     except (RlnasError, OSError):
         return None  # there is a record to show without thoughts, too
     return None

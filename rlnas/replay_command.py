@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlnas.cli_options import Json
+from rlnas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rlnas.agents.rethinking import Rethought
     from rlnas.episode import DesignEpisode
     from rlnas.store import EpisodeStore
+    from rlnas.viewer import TrialRecord
 
 
 def replay(
@@ -30,6 +32,14 @@ def replay(
         ),
     ] = None,
     pause: Annotated[float, typer.Option(min=0, help="Seconds between steps; 0: Enter steps.")] = 0,
+    html: Annotated[
+        Path | None, typer.Option(help="Write the trial as one HTML file, to play, scrub and compare.")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Beside it in that file: another agent's trial of the same number, or another's number."),
+    ] = None,
+    against_run: Annotated[Path | None, typer.Option(help="The run to take that from, if it is another.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Trials to list for each agent.")] = 20,
     as_json: Json = False,
 ) -> None:
@@ -37,13 +47,20 @@ def replay(
     from rlnas.replay_terminal import compare_recomputed, list_trials, step_through, trial_of
     from rlnas.store import EpisodeStore
 
-    path = run / "episodes.sqlite" if run.is_dir() else run
-    with EpisodeStore(path, mode="r") as store:
+    if html is None and (against is not None or against_run is not None):
+        raise ConfigurationError("--against and --against-run need --html, the file to compare in")
+    if html is not None and (trial is None or recompute):
+        raise ConfigurationError("--html needs the number of a trial, and goes without --recompute")
+    with EpisodeStore(_store_of(run), mode="r") as store:
         if recompute:
             if not compare_recomputed(store, trial, agent, as_json):
                 sys.exit(1)
         elif trial is not None:
             episodes = trial_of(store, trial, agent)
+            if html is not None:
+                other = None if against is None and against_run is None else (against, against_run)
+                _write_page(html, store, episodes, policy, other, as_json)
+                return
             if as_json and policy is None:
                 print(json.dumps([episode.to_json() for episode in episodes]))
                 return
@@ -69,6 +86,68 @@ def _rethought(store: EpisodeStore, episodes: list[DesignEpisode], policy: str |
     if policy is None:
         return who_acted(store, first.agent, [first.trial])
     return rethink_as(store, first.agent, [first.trial], policy)
+
+
+def _store_of(run: Path) -> Path:
+    return run / "episodes.sqlite" if run.is_dir() else run
+
+
+def _write_page(
+    out: Path,
+    store: EpisodeStore,
+    episodes: list[DesignEpisode],
+    policy: str | None,
+    other: tuple[str | None, Path | None] | None,
+    as_json: bool,
+) -> None:
+    from rlnas.checkpoint import write_durably
+    from rlnas.store import EpisodeStore
+    from rlnas.viewer import trial_page
+
+    first = episodes[0]
+    title = f"Trial {first.trial} of {first.agent}"
+    if other is None:
+        trials = [_seen(store, episodes, policy, first.agent)]
+    else:
+        against, run = other
+        with EpisodeStore(store.path if run is None else _store_of(run), mode="r") as beside:
+            compared = _compared(beside, first, against)
+            name, other_name = _told_apart(first, compared[0], store, beside)
+            trials = [_seen(store, episodes, policy, name), _seen(beside, compared, None, other_name)]
+        title = f"{title} beside trial {compared[0].trial} of {compared[0].agent}"
+    page = trial_page(trials, title).encode()
+    write_durably(out, page)
+    print(json.dumps({"html": str(out), "bytes": len(page)}) if as_json else f"{out}: {len(page):,} bytes")
+
+
+def _compared(store: EpisodeStore, first: DesignEpisode, against: str | None) -> list[DesignEpisode]:
+    """The trial that ``--against`` names, to stand beside that of an episode."""
+    from rlnas.replay_terminal import trial_of
+
+    agents = store.agents()
+    if against is not None and (against in agents or not against.isdecimal()):
+        return trial_of(store, first.trial, against)
+    number = first.trial if against is None else int(against)
+    return trial_of(store, number, first.agent if first.agent in agents else None)
+
+
+def _told_apart(
+    first: DesignEpisode, second: DesignEpisode, store: EpisodeStore, beside: EpisodeStore
+) -> tuple[str, str]:
+    """Names of two trials: their agents', or those and what the trials differ in."""
+    if first.agent != second.agent:
+        return first.agent, second.agent
+    if first.trial != second.trial:
+        return f"{first.agent}, trial {first.trial}", f"{second.agent}, trial {second.trial}"
+    return f"{first.agent} in {store.path.parent}", f"{second.agent} in {beside.path.parent}"
+
+
+def _seen(store: EpisodeStore, episodes: list[DesignEpisode], policy: str | None, name: str) -> TrialRecord:
+    from rlnas.viewer import TrialRecord
+
+    found = _rethought(store, episodes, policy)
+    label = name if found is None or found.acted else f"{name} (policy and value: {found.label})"
+    return TrialRecord(episodes, None if found is None else found.thoughts[episodes[0].trial], label)
 
 
 def _compare_all(store: EpisodeStore, agent: str | None, policy: str, as_json: bool) -> None:

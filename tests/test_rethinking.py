@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -265,7 +266,8 @@ def test_in_training_the_agent_was_another(trained: Path) -> None:
     with EpisodeStore(trained / "episodes.sqlite", mode="r") as opened:
         found = who_acted(opened, "rl2", [0])
     assert found is not None
-    assert "still learning" in found.label
+    assert found.label == f"{trained} at the end of its training, not as it acted here"
+    assert not found.acted
     assert {thought.choice for row in found.thoughts[0] for thought in row} == {None}
     assert all(thought.probabilities and thought.value is not None for row in found.thoughts[0] for thought in row)
 
@@ -299,3 +301,68 @@ def test_replay_compares_choices(compared: Path, trained: Path) -> None:
     outcome = call("replay", compared, "--policy", trained)
     assert outcome.status == 2
     assert "choose with --agent: best, evolution, mine, random, wiped" in outcome.err
+
+
+def page_data(path: Path) -> dict[str, Any]:
+    """What the script of a page reads."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text(), re.DOTALL)
+    assert found is not None
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+def test_a_trial_becomes_a_page(compared: Path, tmp_path: Path) -> None:
+    page = tmp_path / "trial.html"
+    told = succeed("replay", compared, 1, "--agent", "mine", "--html", page)
+    assert told == f"{page}: {page.stat().st_size:,} bytes\n"
+    (trial,) = page_data(page)["trials"]
+    assert trial["label"] == "mine"
+    assert all("p" in step and "value" in step for design in trial["designs"] for step in design["steps"])
+    assert succeed("replay", compared, 1, "--agent", "random", "--html", page, "--json").count("bytes") == 1
+    assert not any("p" in step for design in page_data(page)["trials"][0]["designs"] for step in design["steps"])
+
+
+@pytest.mark.parametrize(
+    ("options", "labels"),
+    [
+        (("--against", "wiped"), ["mine", "wiped"]),
+        (("--against", "2"), ["mine, trial 1", "mine, trial 2"]),
+        (("--against-run", "{trained}"), ["mine", "rl2 (policy and value: {trained} at the end of its training"]),
+        (("--against-run", "{copy}"), ["mine in {compared}", "mine in {copy}"]),
+        (("--against-run", "{copy}", "--against", "random"), ["mine", "random"]),
+        (("--policy", "wiped"), ["mine (policy and value: wiped:{trained})"]),
+    ],
+)
+def test_a_page_compares_trials(
+    options: Sequence[str], labels: Sequence[str], compared: Path, trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(compared, tmp_path / "copy")
+    names = {"trained": trained, "compared": compared, "copy": tmp_path / "copy"}
+    page, words = tmp_path / "trial.html", [option.format(**names) for option in options]
+    succeed("replay", compared, 1, "--agent", "mine", "--html", page, *words)
+    trials = page_data(page)["trials"]
+    assert len(trials) == len(labels)
+    for trial, label in zip(trials, labels, strict=True):
+        assert trial["label"].startswith(label.format(**names))
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--html", "x.html"), "--html needs the number of a trial"),
+        (("1", "--html", "x.html", "--recompute"), "without --recompute"),
+        (("1", "--against", "wiped"), "need --html"),
+        (("1", "--html", "x.html", "--against", "wipde"), "did you mean 'wiped'"),
+        (("1", "--html", "x.html", "--against", "99"), "no trial 99"),
+        (("1", "--html", "x.html", "--policy", "no/such/run"), "no/such/run"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused(
+    words: Sequence[str], named: str, compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = call("replay", compared, "--agent", "mine", *words)
+    assert outcome.status == 2
+    assert named in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
