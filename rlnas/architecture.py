@@ -49,6 +49,12 @@ class Architecture:
     def __str__(self) -> str:
         return self.text
 
+    def _repr_svg_(self) -> str:
+        """What a notebook shows."""
+        from rlnas.drawing import draw_svg  # which draws architectures
+
+        return draw_svg(self)
+
 
 def misfit(architecture: Architecture, image: Shape, error: ValueError) -> ConfigurationError:
     """What to raise where a network does not fit images of shape (C, H, W), as ``error`` says."""

@@ -80,6 +80,12 @@ class DesignEpisode:
         mine, its = (canonical_json(episode._timeless().to_json()) for episode in (self, other))
         return mine == its
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from rlnas.viewer import episode_html  # which shows episodes
+
+        return episode_html(self)
+
     def _timeless(self) -> DesignEpisode:
         # What Evaluation.same_result leaves out too: a message may name a time or the memory then in use.
         return replace(self, evaluation=replace(self.evaluation, seconds=0.0, cached=False, message=""))

@@ -86,7 +86,8 @@ def test_the_wheel_holds_the_three_folders_as_one_package(wheel: Path) -> None:
         for package, folder in FOLDERS.items()
         for path in (ROOT / folder).glob("*.py")
     }
-    assert modules == expected | {"rlnas/py.typed", "rlnas/tables/digits.npz"}
+    data = {"py.typed", "tables/digits.npz", "viewer.css", "viewer.js"}
+    assert modules == expected | {f"rlnas/{name}" for name in data}
 
 
 def test_the_wheel_says_what_it_is_and_brings_the_command(wheel: Path) -> None:
