@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 
 from rlnas.episode import DesignEpisode
 from rlnas.retracing import Retracing, retracing_of
-from rlnas.search_space import ChainSpace
+from rlnas.search_space import ChainSpace, SearchSpace
 from rlnas.thought import Thought
 
 SHOWN = 5
@@ -51,23 +51,21 @@ def render_steps(
     yield "\n".join(_render_result(episode, retracing, previous))
 
 
-def changes_between(before: DesignEpisode, after: DesignEpisode) -> list[str]:
-    """What is new in a design, in words; nothing if it is the same network as an earlier one of its trial.
+def changes_between(before: DesignEpisode, after: DesignEpisode, space: SearchSpace) -> list[str]:
+    """What is new in a design, in words; nothing if it is the same network.
 
     Chains are compared layer by layer, other designs decision by decision.
 
-    Raises:
-        ConfigurationError: if the space cannot be made here.
+    Args:
+        before: an earlier design.
+        after: the design; both are complete.
+        space: of both.
     """
-    return _changes(before, after, retracing_of(after.env))
-
-
-def _changes(before: DesignEpisode, after: DesignEpisode, retracing: Retracing) -> list[str]:
     if before.architecture == after.architecture:
         return []
-    if isinstance(retracing.space, ChainSpace):
+    if isinstance(space, ChainSpace):
         return _changed_layers(*(_layers(episode.architecture) for episode in (before, after)))
-    decisions = zip(retracing.space.decisions, before.actions, after.actions, strict=True)
+    decisions = zip(space.decisions, before.actions, after.actions, strict=True)
     return [f"{d.name}: {d.choices[old]} -> {d.choices[new]}" for d, old, new in decisions if old != new]
 
 
@@ -129,6 +127,6 @@ def _render_result(episode: DesignEpisode, retracing: Retracing, previous: Desig
         f"  time         {evaluation.seconds:.3f} s{', remembered' if evaluation.cached else ''}",
     ]
     if previous is not None and previous.architecture and episode.architecture:
-        new = _changes(previous, episode, retracing) or ["nothing"]
+        new = changes_between(previous, episode, retracing.space) or ["nothing"]
         lines[2:2] = [f"  {'' if place else 'changed':13}{change}" for place, change in enumerate(new)]
     return [*lines, f"  message      {evaluation.message}"] if evaluation.message else lines

@@ -323,7 +323,8 @@ def test_what_was_thought_stands_beside_the_choice(trial: list[DesignEpisode]) -
 def test_what_is_new_in_a_chain_is_said_layer_by_layer(
     trial: list[DesignEpisode], before: str, after: str, changes: list[str]
 ) -> None:
-    assert changes_between(*(replace(trial[0], architecture=text) for text in (before, after))) == changes
+    first, second = (replace(trial[0], architecture=text) for text in (before, after))
+    assert changes_between(first, second, SPACE) == changes
 
 
 def test_what_is_new_in_a_cell_is_said_edge_by_edge(trial: list[DesignEpisode]) -> None:
@@ -333,7 +334,7 @@ def test_what_is_new_in_a_cell_is_said_edge_by_edge(trial: list[DesignEpisode]) 
         replace(trial[0], env=make_env("accuracy", space), architecture=cell.text, actions=cell.choices)
         for cell in cells
     )
-    assert changes_between(before, after) == ["edge 1->3: none -> nor_conv_1x1"]
+    assert changes_between(before, after, space) == ["edge 1->3: none -> nor_conv_1x1"]
 
 
 def test_a_result_says_what_is_new_in_it(trial: list[DesignEpisode]) -> None:

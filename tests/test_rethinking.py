@@ -114,6 +114,9 @@ def test_a_trial_that_was_not_recorded_keeps_its_place() -> None:
         again = rethink(controller, kept)
         assert again[missing] == []
         assert agreement(zip(kept, again, strict=True)) == Agreement(24, 24)
+    controller.seed(1)
+    kept = [trials[0], trials[1][:1], trials[2][:3]]
+    assert agreement(zip(kept, rethink(controller, kept), strict=True)) == Agreement(24, 24)
     assert rethink(controller, [[], []]) == [[], []]
 
 
