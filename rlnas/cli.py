@@ -40,6 +40,7 @@ from rlnas.cli_options import (
 from rlnas.errors import ConfigurationError, RlnasError, one_of
 from rlnas.meta_command import meta_train
 from rlnas.registration import PRESETS
+from rlnas.replay_command import replay
 from rlnas.store_command import app as store_app
 from rlnas.tabulate_command import tabulate
 
@@ -194,36 +195,10 @@ def train(
 
 app.command("meta-train")(meta_train)
 app.command()(tabulate)
-
-
 app.command()(bench)
 app.command()(search)
+app.command()(replay)
 app.add_typer(store_app)
-
-
-@app.command()
-def replay(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, or its episodes.sqlite.")],
-    trial: Annotated[int | None, typer.Argument(help="A trial's number; without it, trials are listed.")] = None,
-    agent: Annotated[str | None, typer.Option(help="Whose trial, where several agents were recorded.")] = None,
-    recompute: Annotated[bool, typer.Option("--recompute", help="Train every proposal again and compare.")] = False,
-    pause: Annotated[float, typer.Option(min=0, help="Seconds between steps; 0: Enter steps.")] = 0,
-    limit: Annotated[int, typer.Option(min=1, help="Trials to list for each agent.")] = 20,
-    as_json: Json = False,
-) -> None:
-    """Look at recorded search episodes, step by step, or train them again; status 1 says that something differs."""
-    from rlnas.replay_terminal import compare_recomputed, list_trials, step_through
-    from rlnas.store import EpisodeStore
-
-    path = run / "episodes.sqlite" if run.is_dir() else run
-    with EpisodeStore(path, mode="r") as store:
-        if recompute:
-            if not compare_recomputed(store, trial, agent, as_json):
-                sys.exit(1)
-        elif trial is None:
-            list_trials(store, agent, limit, as_json)
-        else:
-            step_through(store, trial, agent, pause, as_json)
 
 
 def _require_same(run: Path, settings: TrainSettings, wanted: TrainSettings, context: typer.Context) -> None:
