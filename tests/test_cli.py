@@ -491,7 +491,7 @@ class TestInterruptions:
         self, tmp_path: Path, uninterrupted: Path
     ) -> None:
         run = tmp_path / "run"
-        outcome = finish(start("train", *SMALL, "--steps", STEPS, "--out", run, file_size=60_000))
+        outcome = finish(start("train", *SMALL, "--steps", STEPS, "--no-cache", "--out", run, file_size=60_000))
         assert_refused(outcome)
         self.resume(run, uninterrupted)
 
