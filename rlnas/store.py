@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from rlnas.episode import SCHEMA_VERSION, DesignEpisode, canonical_json, sha256
 from rlnas.errors import StoreError, one_of
+from rlnas.store_seal import seal, seal_faults, unseal
 
 APPLICATION_ID = 0x524C4E53
 """SQLite's ``application_id`` of an episode store: the letters RLNS."""
@@ -163,6 +164,8 @@ class EpisodeStore:
                     self._read(row, specs)
                 except StoreError as error:
                     damaged.append(str(error))
+            if not damaged:
+                damaged = self._seal_faults()
         except StoreError as error:  # The file is too broken to be read on.
             damaged.append(str(error))
         return damaged
@@ -175,7 +178,8 @@ class EpisodeStore:
         if self.mode == "a":
             with suppress(sqlite3.Error):  # Another process has the store open, or this one has closed it before.
                 self._connection.execute("PRAGMA busy_timeout = 0")
-                self._connection.execute("PRAGMA journal_mode = DELETE")
+                if self._connection.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",):
+                    seal(self._connection)
         self._connection.close()
 
     def __enter__(self) -> EpisodeStore:
@@ -196,6 +200,7 @@ class EpisodeStore:
         if self.mode == "r":
             return
         self._connection.execute("PRAGMA synchronous = FULL")
+        _patiently(lambda: unseal(self._connection))
         _patiently(lambda: self._connection.execute("PRAGMA journal_mode = WAL"))
         with self._transaction():
             if not self._check_schema(may_be_empty=True):
@@ -242,6 +247,10 @@ class EpisodeStore:
     def _fetch(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._errors():
             return self._connection.execute(query, values).fetchall()
+
+    def _seal_faults(self) -> list[str]:
+        with self._errors():
+            return [f"episode store {self.path}: {fault}" for fault in seal_faults(self._connection)]
 
     def _rows(self, agent: str | None = None, trial: int | None = None) -> Iterator[tuple[Any, ...]]:
         # Page by page rather than with one open cursor, which would keep the write-ahead log from being cut short.

