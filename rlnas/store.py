@@ -14,7 +14,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -82,8 +82,9 @@ class EpisodeStore:
         if mode == "r" and not self.path.is_file():
             raise StoreError(f"there is no episode store at {self.path}")
         with self._errors():
-            self._connection = self._connect()
+            self._connection = self._connect("ro" if mode == "r" else "rwc")
             try:
+                self._recover()
                 self._open()
             except BaseException:
                 self._connection.close()
@@ -188,12 +189,22 @@ class EpisodeStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _connect(self) -> sqlite3.Connection:
-        uri = f"{self.path.resolve().as_uri()}?mode={'ro' if self.mode == 'r' else 'rwc'}"
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        uri = f"{self.path.resolve().as_uri()}?mode={mode}"
         connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
         # Damaged text is for the hashes to find, not for the decoder to stumble over.
         connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
         return connection
+
+    def _recover(self) -> None:
+        """Have undone what a writer that was killed had begun, which a connection for reading alone cannot do itself."""
+        try:
+            self._connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                raise
+            with closing(self._connect("rw")) as connection:
+                connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
 
     def _open(self) -> None:
         self._check_schema(may_be_empty=self.mode == "a")
