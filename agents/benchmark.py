@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ from rlnas.parallel_evaluator import ParallelEvaluator, die_with_parent, evaluat
 from rlnas.results import Results
 from rlnas.search_space import SearchSpace
 from rlnas.store import EpisodeStore
+from rlnas.store_claim import claim
 from rlnas.task import Task, TaskSource
 
 from .agent import Agent
@@ -166,15 +167,18 @@ class Benchmark:
             ConfigurationError: if the folder holds runs under other settings, or an agent cannot be had; nothing is
                 done then.
             RlnasError: if a worker process died; the same call again goes on.
+            StoreError: if the runs are recorded and another process does so in this folder now.
         """
         self._begin(folder)
-        missing = self.missing(folder)
-        if workers == 1 or len(missing) < 2:
-            with self._judge() as evaluator:
-                for name, seed in missing:
-                    on_run(name, seed, self.run_one(folder, name, seed, evaluator, on_step))
-        else:
-            self._in_processes(folder, missing, min(workers, len(missing)), on_run)
+        # Its workers take turns in the store; another comparison there would take these runs for what was left of one.
+        with claim(folder / EPISODES) if self.record else nullcontext():
+            missing = self.missing(folder)
+            if workers == 1 or len(missing) < 2:
+                with self._judge() as evaluator:
+                    for name, seed in missing:
+                        on_run(name, seed, self.run_one(folder, name, seed, evaluator, on_step))
+            else:
+                self._in_processes(folder, missing, min(workers, len(missing)), on_run)
         return self.collect(folder)
 
     def missing(self, folder: Path) -> list[tuple[str, int]]:

@@ -18,7 +18,7 @@ from rlnas.checkpoint import MANIFEST, one_line, write_durably
 from rlnas.errors import CheckpointError, ConfigurationError, RlnasError, UnknownNameError, at_least, one_of
 from rlnas.evaluator import Evaluator
 from rlnas.reward import REWARDS
-from rlnas.store import EpisodeStore
+from rlnas.store_writer import StoreWriter
 
 from .rl2 import RL2
 from .rl2_config import RL2Config
@@ -117,8 +117,8 @@ def train(
 ) -> dict[str, Any]:
     """Train, or go on training, the run of a folder until its steps are done or ``stop`` says so.
 
-    Every design episode is in ``episodes.sqlite`` before the learner sees its reward. An interrupted run goes on from
-    its last checkpoint; the episodes it plays again are the ones already recorded.
+    Every design episode is soon in ``episodes.sqlite``, and before a checkpoint is that knows of it. An interrupted
+    run goes on from its last checkpoint; the episodes it plays again are the ones already recorded.
 
     Args:
         folder: made by :func:`begin_run`.
@@ -129,10 +129,15 @@ def train(
 
     Returns:
         What the run came to, as JSON.
+
+    Raises:
+        ConfigurationError: as :func:`read_run`.
+        CheckpointError: if the checkpoint is damaged or of other settings.
+        StoreError: if another process trains this run, or episodes cannot be written.
     """
     settings = read_run(folder)
     started = time.monotonic()
-    with EpisodeStore(folder / EPISODES) as store:
+    with StoreWriter(folder / EPISODES) as store:
         env = settings.make_env(evaluator=evaluator, recorder=store.append)
         if (folder / CHECKPOINT / MANIFEST).exists():  # the folder alone: the first save was cut short
             learner = RL2.load(folder / CHECKPOINT, env, device)
@@ -145,7 +150,12 @@ def train(
         else:
             learner = settings.make_learner(env, device)
         resumed_at = learner.updates
-        run = _Run(folder / CHECKPOINT, on_update, stop)
+
+        def save() -> None:
+            store.flush()
+            learner.save(folder / CHECKPOINT)
+
+        run = _Run(save, on_update, stop)
         logger = _logger(folder / LOGS, resumed_at)
         learner.set_logger(logger)
         try:
@@ -154,7 +164,7 @@ def train(
         finally:
             logger.close()
         # Not after an error, which may have come in the middle of an update: the last checkpoint is whole.
-        learner.save(folder / CHECKPOINT)
+        save()
         learner.controller.save(folder / AGENT)
         return {
             "run": str(folder),
@@ -172,9 +182,9 @@ def train(
 class _Run(BaseCallback):
     """Tells of every update, keeps checkpoints, and stops when it is told to."""
 
-    def __init__(self, checkpoint: Path, on_update: OnUpdate, stop: Callable[[], bool]) -> None:
+    def __init__(self, save: Callable[[], None], on_update: OnUpdate, stop: Callable[[], bool]) -> None:
         super().__init__()
-        self._checkpoint, self._on_update, self._stop = checkpoint, on_update, stop
+        self._save, self._on_update, self._stop = save, on_update, stop
         self._told = -1
         self._saved = time.monotonic()
 
@@ -195,7 +205,7 @@ class _Run(BaseCallback):
             self._told = learner.updates
             self._on_update({"timesteps": learner.num_timesteps, "updates": learner.updates, **learner.statistics})
             if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
-                learner.save(self._checkpoint)
+                self._save()
                 self._saved = time.monotonic()
 
 

@@ -58,6 +58,43 @@ class DesignEpisode:
             del values["start"]  # most designs begin with none, and their records are as before there was a start
         return {"schema": SCHEMA_VERSION, **values, "evaluation": self.evaluation.to_json()}
 
+    def record(self, env: str) -> str:
+        """Canonical JSON of :meth:`to_json` with ``env`` in place of the environment's description.
+
+        The keys are given in their order and nothing is copied, which takes half the time.
+        """
+        evaluation = self.evaluation
+        start = {"start": self.start} if self.start else {}
+        return _in_order(
+            {
+                "actions": self.actions,
+                "agent": self.agent,
+                "architecture": self.architecture,
+                "best": self.best,
+                "design": self.design,
+                "env": env,
+                "evaluation": {
+                    "accuracy": evaluation.accuracy,
+                    "cached": evaluation.cached,
+                    "flops": evaluation.flops,
+                    "loss": evaluation.loss,
+                    "message": evaluation.message,
+                    "parameters": evaluation.parameters,
+                    "seconds": evaluation.seconds,
+                    "status": evaluation.status,
+                },
+                "evaluation_seed": self.evaluation_seed,
+                "masks": self.masks,
+                "rewards": self.rewards,
+                "schema": SCHEMA_VERSION,
+                "seed": self.seed,
+                **start,
+                "task": self.task,
+                "task_digest": self.task_digest,
+                "trial": self.trial,
+            }
+        )
+
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> DesignEpisode:
         """The episode that :meth:`to_json` described.
@@ -83,6 +120,9 @@ class DesignEpisode:
     def _timeless(self) -> DesignEpisode:
         # What Evaluation.same_result leaves out too: a message may name a time or the memory then in use.
         return replace(self, evaluation=replace(self.evaluation, seconds=0.0, cached=False, message=""))
+
+
+_in_order = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 def canonical_json(data: Any) -> str:

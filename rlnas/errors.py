@@ -50,6 +50,10 @@ class StoreError(RlnasError):
     """An episode store cannot be opened, or an episode in it is damaged."""
 
 
+class DiskFullError(StoreError):
+    """Episodes could not be written because the disk is full; once there is room the same call will do."""
+
+
 def one_of(field: str, value: str, known: Iterable[str]) -> str:
     """Return ``value`` if it is among ``known``.
 

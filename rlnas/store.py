@@ -11,34 +11,21 @@ other. The last writer to close it leaves a single file, which can be read where
 from __future__ import annotations
 
 import json
-import sqlite3
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
-from rlnas.episode import SCHEMA_VERSION, DesignEpisode, canonical_json, sha256
-from rlnas.errors import StoreError, one_of
-from rlnas.store_seal import seal, seal_faults, unseal
+from rlnas.episode import DesignEpisode, canonical_json, sha256
+from rlnas.errors import StoreError
+from rlnas.store_file import StoreFile
 
-APPLICATION_ID = 0x524C4E53
-"""SQLite's ``application_id`` of an episode store: the letters RLNS."""
-BUSY_SECONDS = 60.0
-"""How long a writer waits for others to finish their transactions."""
 PAGE_ROWS = 256
 """Episodes held in memory while reading."""
 
-_TABLES = """
-CREATE TABLE specs (sha256 TEXT PRIMARY KEY, payload TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE episodes (
-    agent TEXT NOT NULL, trial INTEGER NOT NULL, design INTEGER NOT NULL,
-    sha256 TEXT NOT NULL, payload TEXT NOT NULL,
-    UNIQUE (agent, trial, design)
-);
-"""
+Row: TypeAlias = tuple[str, int, int, str, str]
+"""An episode's agent, trial, design, SHA-256 and canonical JSON."""
 
 _COLUMNS = "SELECT agent, trial, design, sha256, payload FROM episodes"
 _INSERT = "INSERT INTO episodes VALUES (?, ?, ?, ?, ?) ON CONFLICT (agent, trial, design) DO NOTHING"
@@ -78,17 +65,8 @@ class EpisodeStore:
 
     def __init__(self, path: str | Path, mode: Literal["a", "r"] = "a") -> None:
         self.path = Path(path)
-        self.mode = one_of("store mode", mode, ("a", "r"))
-        if mode == "r" and not self.path.is_file():
-            raise StoreError(f"there is no episode store at {self.path}")
-        with self._errors():
-            self._connection = self._connect("ro" if mode == "r" else "rwc")
-            try:
-                self._recover()
-                self._open()
-            except BaseException:
-                self._connection.close()
-                raise
+        self.mode = mode
+        self._file = StoreFile(self.path, mode)
 
     def append(self, episodes: Sequence[DesignEpisode]) -> None:
         """Keep episodes: all of them are on disk when this returns, or none is if it raises.
@@ -99,17 +77,17 @@ class EpisodeStore:
 
         Raises:
             StoreError: if the store has a different episode of the same agent, trial and design; if it is open for
-                reading alone; or if the disk is full or fails.
+                reading alone; or if the disk fails.
+            DiskFullError: if it is full; the store can be used again once it is not.
         """
-        if self.mode == "r":
-            raise StoreError(f"{self.path} is open for reading alone")
-        specs: dict[str, str] = {}
-        rows = [(episode, _row(episode, specs)) for episode in episodes]
-        with self._errors(), self._transaction():
-            self._connection.executemany("INSERT OR IGNORE INTO specs VALUES (?, ?)", specs.items())
-            for episode, row in rows:
-                if not self._connection.execute(_INSERT, row).rowcount:
-                    self._require_same(episode)
+        specs, rows = _rows_of(episodes)
+        with self._file.transaction() as connection:
+            connection.executemany("INSERT OR IGNORE INTO specs VALUES (?, ?)", specs.items())
+            before = connection.total_changes
+            connection.executemany(_INSERT, rows)
+            if connection.total_changes - before < len(rows):
+                for episode, row in zip(episodes, rows, strict=True):
+                    self._require_same(episode, row)
 
     def forget(self, agent: str, trials: range) -> None:
         """Remove an agent's episodes of some trials, because these are about to be played anew.
@@ -117,10 +95,8 @@ class EpisodeStore:
         Raises:
             StoreError: as :meth:`append`.
         """
-        if self.mode == "r":
-            raise StoreError(f"{self.path} is open for reading alone")
-        with self._errors(), self._transaction():
-            self._connection.execute(
+        with self._file.transaction() as connection:
+            connection.execute(
                 "DELETE FROM episodes WHERE agent = ? AND trial >= ? AND trial < ?", (agent, trials.start, trials.stop)
             )
 
@@ -139,11 +115,12 @@ class EpisodeStore:
     def agents(self, trial: int | None = None) -> list[str]:
         """Names of the agents with episodes, of one trial if it is given, in order."""
         condition, values = ("", ()) if trial is None else ("WHERE trial = ?", (trial,))
-        return [name for (name,) in self._fetch(f"SELECT DISTINCT agent FROM episodes {condition} ORDER BY 1", values)]
+        rows = self._file.fetch(f"SELECT DISTINCT agent FROM episodes {condition} ORDER BY agent", values)
+        return [row[0] for row in rows]
 
     def trials(self, agent: str) -> list[int]:
         """The numbers of an agent's trials, in order."""
-        rows = self._fetch("SELECT DISTINCT trial FROM episodes WHERE agent = ? ORDER BY trial", (agent,))
+        rows = self._file.fetch("SELECT DISTINCT trial FROM episodes WHERE agent = ? ORDER BY trial", (agent,))
         return [row[0] for row in rows]
 
     def summary(self) -> list[AgentSummary]:
@@ -159,109 +136,30 @@ class EpisodeStore:
         damaged: list[str] = []
         specs: dict[str, Any] = {}
         try:
-            damaged += [str(row[0]) for row in self._fetch("PRAGMA integrity_check") if row[0] != "ok"]
+            damaged += [str(row[0]) for row in self._file.fetch("PRAGMA integrity_check") if row[0] != "ok"]
             for row in self._rows():
                 try:
                     self._read(row, specs)
                 except StoreError as error:
                     damaged.append(str(error))
             if not damaged:
-                damaged = self._seal_faults()
+                damaged = self._file.seal_faults()
         except StoreError as error:  # The file is too broken to be read on.
             damaged.append(str(error))
         return damaged
 
     def __len__(self) -> int:
-        return int(self._fetch("SELECT COUNT(*) FROM episodes")[0][0])
+        return int(self._file.fetch("SELECT COUNT(*) FROM episodes")[0][0])
 
     def close(self) -> None:
         """Let go of the file; closing twice is harmless."""
-        if self.mode == "a":
-            with suppress(sqlite3.Error):  # Another process has the store open, or this one has closed it before.
-                self._connection.execute("PRAGMA busy_timeout = 0")
-                if self._connection.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",):
-                    seal(self._connection)
-        self._connection.close()
+        self._file.close()
 
     def __enter__(self) -> EpisodeStore:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _connect(self, mode: str) -> sqlite3.Connection:
-        uri = f"{self.path.resolve().as_uri()}?mode={mode}"
-        connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
-        # Damaged text is for the hashes to find, not for the decoder to stumble over.
-        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
-        return connection
-
-    def _recover(self) -> None:
-        """Have undone what a writer that was killed had begun, which a connection for reading alone cannot do itself."""
-        try:
-            self._connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
-                raise
-            with closing(self._connect("rw")) as connection:
-                connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-
-    def _open(self) -> None:
-        self._check_schema(may_be_empty=self.mode == "a")
-        if self.mode == "r":
-            return
-        self._connection.execute("PRAGMA synchronous = FULL")
-        _patiently(lambda: unseal(self._connection))
-        _patiently(lambda: self._connection.execute("PRAGMA journal_mode = WAL"))
-        with self._transaction():
-            if not self._check_schema(may_be_empty=True):
-                for statement in _TABLES.split(";"):
-                    self._connection.execute(statement)
-                self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    def _check_schema(self, may_be_empty: bool = False) -> bool:
-        """Whether the file is an episode store that this rlnas knows; False if it is empty and may be."""
-        # Tables first: another process may be making them now, in one transaction with the two numbers.
-        tables, application, version = (
-            self._connection.execute(query).fetchone()[0]
-            for query in ("SELECT COUNT(*) FROM sqlite_master", "PRAGMA application_id", "PRAGMA user_version")
-        )
-        if application == APPLICATION_ID and version > SCHEMA_VERSION:
-            needed = f"an rlnas that knows store schema {version}; this one knows {SCHEMA_VERSION}"
-            raise StoreError(f"{self.path} needs {needed}")
-        if tables and application != APPLICATION_ID:
-            raise StoreError(f"{self.path} is not an rlnas episode store: it is another program's SQLite database")
-        if not tables and not may_be_empty:
-            raise StoreError(f"{self.path} is not an rlnas episode store: it is empty")
-        return bool(tables)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        # IMMEDIATE, because a transaction that reads before it writes could not wait for another writer to finish.
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:  # SQLite has rolled back by itself where the disk was full.
-                self._connection.execute("ROLLBACK")
-            raise
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes damaged bytes in its messages.
-            raise StoreError(f"episode store {self.path}: {error}") from error
-
-    def _fetch(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self._errors():
-            return self._connection.execute(query, values).fetchall()
-
-    def _seal_faults(self) -> list[str]:
-        with self._errors():
-            return [f"episode store {self.path}: {fault}" for fault in seal_faults(self._connection)]
 
     def _rows(self, agent: str | None = None, trial: int | None = None) -> Iterator[tuple[Any, ...]]:
         # Page by page rather than with one open cursor, which would keep the write-ahead log from being cut short.
@@ -271,7 +169,7 @@ class EpisodeStore:
         conditions = " AND ".join([after, *(f"{name} = ?" for name in wanted)])
         query = f"{_COLUMNS} WHERE {conditions} ORDER BY agent, trial, design LIMIT {PAGE_ROWS}"
         place: tuple[Any, ...] = ("", -(2**63), -(2**63))
-        while rows := self._fetch(query, (*place[-after.count("?") :], *wanted.values())):
+        while rows := self._file.fetch(query, (*place[-after.count("?") :], *wanted.values())):
             for row in rows:
                 number = row[:3]
                 # A damaged index could otherwise lead round in circles.
@@ -285,21 +183,21 @@ class EpisodeStore:
         name = f"episode store {self.path}: agent {agent!r}, trial {trial}, design {design}"
         if not _matches(payload, sha):
             raise StoreError(f"{name} is damaged: it does not match its SHA-256")
-        data = json.loads(payload)
-        if (data["agent"], data["trial"], data["design"]) != (agent, trial, design):
+        data = _object(payload)
+        if [data.get(part) for part in ("agent", "trial", "design")] != [agent, trial, design]:
             raise StoreError(f"{name} is damaged: it is filed under another episode's number")
-        if data["env"] not in specs:  # Remember one alone: neighbours nearly always share it.
+        env = str(data.get("env"))
+        if env not in specs:  # Remember one alone: neighbours nearly always share it.
             specs.clear()
-            found = self._fetch("SELECT payload FROM specs WHERE sha256 = ?", (data["env"],))
-            if not found or not _matches(found[0][0], data["env"]):
+            found = self._file.fetch("SELECT payload FROM specs WHERE sha256 = ?", (env,))
+            if not found or not _matches(found[0][0], env):
                 raise StoreError(f"{name} is damaged: its environment's description does not match its SHA-256")
-            specs[data["env"]] = json.loads(found[0][0])
-        return DesignEpisode.from_json({**data, "env": specs[data["env"]]})
+            specs[env] = _object(found[0][0])
+        return DesignEpisode.from_json({**data, "env": specs[env]})
 
-    def _require_same(self, episode: DesignEpisode) -> None:
-        number = (episode.agent, episode.trial, episode.design)
-        rows = self._fetch(f"{_COLUMNS} WHERE (agent, trial, design) = (?, ?, ?)", number)
-        if not self._read(rows[0], {}).same_record(episode):
+    def _require_same(self, episode: DesignEpisode, row: Row) -> None:
+        (found,) = self._file.fetch(f"{_COLUMNS} WHERE (agent, trial, design) = (?, ?, ?)", row[:3])
+        if found != row and not self._read(found, {}).same_record(episode):
             name = f"agent {episode.agent!r}, trial {episode.trial}, design {episode.design}"
             raise StoreError(
                 f"{self.path} already has a different episode of {name}; a run gives the same episodes again only with "
@@ -311,13 +209,29 @@ def _matches(text: object, sha: object) -> bool:
     return isinstance(text, str) and sha256(text) == sha
 
 
-def _row(episode: DesignEpisode, specs: dict[str, str]) -> tuple[str, int, int, str, str]:
-    """An episode's row; adds its environment's description to ``specs``."""
-    env = canonical_json(episode.env)
-    sha = sha256(env)
-    specs[sha] = env
-    payload = canonical_json({**episode.to_json(), "env": sha})
-    return episode.agent, episode.trial, episode.design, sha256(payload), payload
+def _object(text: str) -> dict[str, Any]:
+    """A JSON object; an empty one for any other text, which only a forged record has."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _rows_of(episodes: Sequence[DesignEpisode]) -> tuple[dict[str, str], list[Row]]:
+    """The descriptions of the episodes' environments by their hashes, and the episodes' rows."""
+    specs: dict[str, str] = {}
+    rows: list[Row] = []
+    env: dict[str, Any] | None = None
+    sha = ""
+    for episode in episodes:
+        if episode.env is not env:  # neighbours nearly always share it, and it is many times as long as the rest
+            env, text = episode.env, canonical_json(episode.env)
+            sha = sha256(text)
+            specs[sha] = text
+        payload = episode.record(sha)
+        rows.append((episode.agent, episode.trial, episode.design, sha256(payload), payload))
+    return specs, rows
 
 
 def _summarise(agent: str, episodes: Iterator[DesignEpisode]) -> AgentSummary:
@@ -331,15 +245,3 @@ def _summarise(agent: str, episodes: Iterator[DesignEpisode]) -> AgentSummary:
         first += accuracies[0]
         last += accuracies[-1]
     return AgentSummary(agent, trials, count, best, first / trials, last / trials)
-
-
-def _patiently(action: Callable[[], object]) -> object:
-    """Repeat until the database is not locked: SQLite does not wait by itself where the journal's mode changes."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            return action()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-        time.sleep(0.01)

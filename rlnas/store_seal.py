@@ -16,7 +16,9 @@ import sqlite3
 LARGEST = 2**30
 """Bytes; a store is held in memory while it is sealed or its seal is checked, and a larger one is not sealed."""
 
-_TABLE = "CREATE TABLE seal (sha256 BLOB NOT NULL)"
+SEALS = "CREATE TABLE seal (sha256 BLOB NOT NULL)"
+"""The table that a seal is in."""
+
 _EMPTY = bytes(hashlib.sha256().digest_size)
 _COUNTER, _VALID_FOR, _VERSION = slice(24, 28), slice(92, 96), slice(96, 100)
 """Where SQLite's header has the number of changes, twice, and the version that made the last one."""
@@ -33,7 +35,7 @@ def seal(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN EXCLUSIVE")
     try:
         if not _was_sealed(connection):
-            connection.execute(_TABLE)
+            connection.execute(SEALS)
         connection.execute("DELETE FROM seal")
         connection.execute("INSERT INTO seal VALUES (?)", (_EMPTY,))
         image = bytearray(connection.serialize())
@@ -51,7 +53,7 @@ def seal(connection: sqlite3.Connection) -> None:
 
 def unseal(connection: sqlite3.Connection) -> None:
     """Take the seal away, before anything else is changed."""
-    if _was_sealed(connection):
+    if _was_sealed(connection) and connection.execute("SELECT COUNT(*) FROM seal").fetchone()[0]:
         connection.execute("DELETE FROM seal")
 
 
@@ -84,7 +86,7 @@ def seal_faults(connection: sqlite3.Connection) -> list[str]:
 def _was_sealed(connection: sqlite3.Connection) -> bool:
     """Whether there is a table of seals, were it one whose name is damaged."""
     query = "SELECT COUNT(*) FROM sqlite_master WHERE 'seal' IN (name, tbl_name) OR sql = ?"
-    return bool(connection.execute(query, (_TABLE,)).fetchone()[0])
+    return bool(connection.execute(query, (SEALS,)).fetchone()[0])
 
 
 def _page_size(connection: sqlite3.Connection) -> int:
