@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reliability_store import AGENT, transaction
+from reliability_store import AGENT, episodes_of
 
 from rlnas import store_seal
 from rlnas.agents.controller import Controller, ControllerConfig
@@ -49,8 +49,8 @@ def _make_store(path: Path) -> None:
     for first in (0, 60):
         with EpisodeStore(path) as store:
             for trial in range(first, first + 60):
-                store.append(transaction(trial))
-            store.append([episode for trial in range(20) for episode in transaction(trial, f"from {first}")])
+                store.append(episodes_of(trial))
+            store.append([episode for trial in range(20) for episode in episodes_of(trial, f"from {first}")])
             store.forget(AGENT, range(first + 50, first + 60))
 
 
@@ -92,7 +92,7 @@ def newer_versions(folder: Path) -> dict[str, Any]:
     manifest[DATA]["sha256"] = hashlib.sha256(data.read_bytes()).hexdigest()
     (checkpoint / MANIFEST).write_text(json.dumps(manifest))
     with EpisodeStore(store) as made:
-        made.append(transaction(0))
+        made.append(episodes_of(0))
     connection = sqlite3.connect(store)
     connection.execute(f"PRAGMA user_version = {STORE_VERSION + 1}")
     connection.close()

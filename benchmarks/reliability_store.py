@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,16 +24,20 @@ from rlnas.episode import DesignEpisode
 from rlnas.errors import StoreError
 from rlnas.evaluator import Evaluation
 from rlnas.store import EpisodeStore
+from rlnas.store_claim import PATIENCE
+from rlnas.store_writer import StoreWriter
 
 AGENT = "writer"
 DISK = 2 * 2**20
 """Bytes of the disk that runs full."""
+LIMIT = "limit on the size of files"
+"""What stands in for such a disk where none can be mounted."""
 BETWEEN = 5
-"""Transactions of a writer between opening a store and closing it."""
+"""Trials that a writer records between opening a store and closing it."""
 
 
-def transaction(trial: int, agent: str = AGENT) -> list[DesignEpisode]:
-    """The episodes that a writer appends at once: those of one trial, 1 to 8 of them, which follow from its number."""
+def episodes_of(trial: int, agent: str = AGENT) -> list[DesignEpisode]:
+    """The episodes of one trial, which are appended at once: 1 to 8 of them, which follow from the trial's number."""
     rng = random.Random(trial)
     return [_episode(agent, trial, design, rng) for design in range(rng.randint(1, 8))]
 
@@ -88,14 +92,14 @@ def killed_writer(folder: Path, kills: int) -> dict[str, Any]:
             unopened += 1
             continue
         lost += sum(trial not in found for trial in told) + len(set(range(begun)) - set(there))
-        torn += sum(episodes != transaction(trial) for trial, episodes in found.items())
+        torn += sum(episodes != episodes_of(trial) for trial, episodes in found.items())
         begun = max(there, default=-1) + 1
     with EpisodeStore(path, "r") as store:
         wrong = sum(mine != its for mine, its in zip(store.episodes(), _first(begun), strict=True))
         episodes = len(store)
     return {
         "kills": kills,
-        "acknowledged transactions": acknowledged,
+        "acknowledged trials": acknowledged,
         "episodes in the end": episodes,
         "acknowledged and lost": lost + wrong,
         "kept in part": torn,
@@ -120,12 +124,12 @@ def full_disk(folder: Path, repeats: int) -> dict[str, Any]:
         outcomes.append(json.loads(child.stdout))
     return {
         "kind of disk": kind,
-        "times it ran full": sum(outcome["full"] for outcome in outcomes),
+        "times it ran full": repeats,
         "error": outcomes[0]["error"],
         "stopped without a named error": sum(not outcome["error"] for outcome in outcomes),
         "unreadable while full": sum(not outcome["readable"] for outcome in outcomes),
-        "did not go on": sum(outcome["after"] < BETWEEN for outcome in outcomes),
-        "acknowledged transactions": sum(outcome["acknowledged"] for outcome in outcomes),
+        "did not go on": sum(not outcome["goes on"] for outcome in outcomes),
+        "acknowledged trials": sum(outcome["acknowledged"] for outcome in outcomes),
         "acknowledged and lost": sum(outcome["lost"] for outcome in outcomes),
         "stores with damage": sum(outcome["damaged"] for outcome in outcomes),
     }
@@ -140,35 +144,37 @@ def _small_disk(folder: Path) -> tuple[list[str], str]:
         with suppress(FileNotFoundError):
             if subprocess.run([*command, "true"], stderr=subprocess.DEVNULL, check=False).returncode == 0:
                 return command, "tmpfs of 2 MiB"
-    return [], "limited file size"
+    return [], LIMIT
 
 
-def several_writers(folder: Path, writers: int, transactions: int) -> dict[str, Any]:
-    """Several processes write to one store at once; one that is refused tries again."""
-    path = folder / "several.sqlite"
-    children = [_start("share", path, number, transactions) for number in range(writers)]
-    told = [child.communicate()[0].splitlines() for child in children]
-    refusals = [line for lines in told for line in lines if not line.isdigit()]
-    with EpisodeStore(path, "r") as store:
-        found = {int(agent): store.trials(agent) for agent in store.agents()}
-        wrong = sum(
-            list(store.episodes(str(number), trial)) != transaction(trial, str(number))
-            for number in found
-            for trial in found[number]
-        )
-        faults = len(store.verify())
-    lost = sum(int(line) not in found.get(n, ()) for n, lines in enumerate(told) for line in lines if line.isdigit())
-    return {
-        "writers": writers,
-        "acknowledged transactions": sum(line.isdigit() for lines in told for line in lines),
-        "acknowledged and lost": lost,
-        "kept in part": wrong,
-        "faults in the store": faults,
-        "writers that failed": sum(child.returncode != 0 for child in children),
-        "a second writer": "is refused" if refusals else "waits",
-        "refusals": len(refusals),
-        "a refusal": refusals[0] if refusals else None,
-    }
+def several_writers(folder: Path, writers: int, trials: int) -> dict[str, Any]:
+    """Several processes write to one store at once, first as runs that record, then by appending now and then."""
+    figures: dict[str, Any] = {"writers": writers}
+    for kind in ("record", "append"):
+        path = folder / f"{kind}.sqlite"
+        children = [_start(kind, path, number, trials) for number in range(writers)]
+        told = [child.communicate()[0].splitlines() for child in children]
+        refusals = [line for lines in told for line in lines if not line.isdigit()]
+        with EpisodeStore(path, "r") as store:
+            found = {int(agent): store.trials(agent) for agent in store.agents()}
+            wrong = sum(
+                list(store.episodes(str(number), trial)) != episodes_of(trial, str(number))
+                for number in found
+                for trial in found[number]
+            )
+            faults = len(store.verify())
+        acknowledged = [(number, int(line)) for number, lines in enumerate(told) for line in lines if line.isdigit()]
+        mine = {
+            "acknowledged trials": len(acknowledged),
+            "acknowledged and lost": sum(trial not in found.get(number, ()) for number, trial in acknowledged),
+            "kept in part": wrong,
+            "faults in the store": faults,
+            "writers that failed": sum(child.returncode != 0 for child in children),
+            "a second one": f"is refused, {len(refusals)} times" if refusals else "waits for its turn",
+        }
+        figures |= {f"{kind}: {name}": value for name, value in mine.items()}
+        figures |= {f"{kind}: a refusal": text.replace(str(folder), "...") for text in refusals[:1]}
+    return figures
 
 
 def torn_log(folder: Path, lengths: int) -> dict[str, Any]:
@@ -180,7 +186,7 @@ def torn_log(folder: Path, lengths: int) -> dict[str, Any]:
     for snapshot in range(snapshots):
         # The last ones come after the log was begun anew, over what it held before.
         for trial in range(snapshot * 120, (snapshot + 1) * 120):
-            _append(store, transaction(trial))
+            store.append(episodes_of(trial))
         written = (snapshot + 1) * 120
         main, log = path.read_bytes(), Path(f"{path}-wal").read_bytes()
         before = -1
@@ -222,12 +228,7 @@ def kept_before(main: bytes, folder: Path) -> int:
 
 
 def _first(trials: int) -> Iterator[DesignEpisode]:
-    return (episode for trial in range(trials) for episode in transaction(trial))
-
-
-def _append(store: EpisodeStore, episodes: Iterable[DesignEpisode]) -> None:
-    """Returns once the store has acknowledged."""
-    store.append(list(episodes))
+    return (episode for trial in range(trials) for episode in episodes_of(trial))
 
 
 def _start(*arguments: object) -> subprocess.Popen[str]:
@@ -239,73 +240,88 @@ def _tell(text: object) -> None:
 
 
 def write(path: Path, first: int) -> None:
-    """Append one transaction after another for ever, and tell of each once it is acknowledged."""
+    """Record one trial after another for ever, some together, and tell of each once it is acknowledged."""
     _tell("ready")
     while True:
-        with EpisodeStore(path) as store:
-            for trial in range(first, first + BETWEEN):
-                _append(store, transaction(trial))
-                _tell(trial)
-        first += BETWEEN
+        end = first + BETWEEN
+        with StoreWriter(path) as store:
+            for trial in range(first, end):
+                store.append(episodes_of(trial))
+                if trial % 3 == 0 or trial == end - 1:
+                    store.flush()
+                    while first <= trial:
+                        _tell(first)
+                        first += 1
 
 
-def share(path: Path, number: int, transactions: int) -> None:
-    """Append so many transactions beside other writers; open the store anew for every fifth part of them."""
-    done = 0
-    while done < transactions:
+def record(path: Path, number: int, trials: int) -> None:
+    """Record so many trials in one go, slowly; where another run does, try again once it may be done."""
+    for _ in range(100):
         try:
-            with EpisodeStore(path) as store:
-                for trial in range(done, min(transactions, done + transactions // 5)):
-                    _append(store, transaction(trial, str(number)))
+            with StoreWriter(path) as store:
+                for trial in range(trials):
+                    store.append(episodes_of(trial, str(number)))
+                    store.flush()
                     _tell(trial)
-                    done = trial + 1
+                    time.sleep(2 * PATIENCE / trials)
+            return
         except StoreError as error:
             _tell(error)
-            time.sleep(0.02)
+    sys.exit("never got its turn")
+
+
+def append(path: Path, number: int, trials: int) -> None:
+    """Append so many trials, opening the store for each anew."""
+    for trial in range(trials):
+        with EpisodeStore(path) as store:
+            store.append(episodes_of(trial, str(number)))
+            _tell(trial)
 
 
 def fill(folder: Path, seed: int, kind: str) -> None:
     """Fill the disk, make room, go on, and tell what came of it as JSON."""
-    path, ballast, limited = folder / f"{seed}.sqlite", folder / f"{seed}.ballast", kind == "limited file size"
+    path, ballast, limited = folder / f"{seed}.sqlite", folder / f"{seed}.ballast", kind == LIMIT
     size = 200_000 + 150_000 * (seed % 10)
     if limited:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     else:
         ballast.write_bytes(bytes(size))
-    acknowledged, error, after = 0, "", 0
-    store = EpisodeStore(path)
-    try:
-        while acknowledged < 10_000:
-            _append(store, transaction(acknowledged))
-            acknowledged += 1
-    except StoreError as problem:
-        error = str(problem).replace(str(path), path.name)
-    before = acknowledged
+    acknowledged, told = 0, {"error": "", "readable": False, "goes on": False}
+    with StoreWriter(path) as store:
+        try:
+            for trial in range(10_000):
+                store.append(episodes_of(trial))
+                store.flush()
+                acknowledged = trial + 1
+        except StoreError as error:
+            told["error"] = f"{type(error).__name__}: {error}".replace(str(path), path.name)
+        with EpisodeStore(path, "r") as reader:
+            told["readable"] = reader.trials(AGENT) == list(range(acknowledged)) and not reader.verify()
+        if limited:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        ballast.unlink(missing_ok=True)
+        with suppress(StoreError):
+            store.flush()  # what it held meanwhile
+            for trial in range(acknowledged + 1, acknowledged + BETWEEN):
+                store.append(episodes_of(trial))
+            store.flush()
+            acknowledged += BETWEEN
+            told["goes on"] = True
     with EpisodeStore(path, "r") as reader:
-        readable = len(reader.trials(AGENT)) == acknowledged and not reader.verify()
-    if limited:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    ballast.unlink(missing_ok=True)
-    with suppress(StoreError):
-        for trial in range(before, before + BETWEEN):
-            _append(store, transaction(trial))
-            acknowledged, after = acknowledged + 1, after + 1
-    store.close()
-    with EpisodeStore(path, "r") as reader:
-        whole = list(reader.episodes()) == list(_first(acknowledged))
-        lost = 0 if whole else acknowledged - len(reader.trials(AGENT))
-        told = {"full": bool(error), "error": error, "readable": readable, "after": after, "lost": lost}
-        print(json.dumps({**told, "acknowledged": acknowledged, "damaged": bool(reader.verify()) or not whole}))
-    for file in folder.iterdir():
-        file.unlink()
+        lost = set(range(acknowledged)) - set(reader.trials(AGENT))
+        whole = list(reader.episodes()) == list(_first(acknowledged)) and not reader.verify()
+    print(json.dumps({**told, "acknowledged": acknowledged, "lost": len(lost), "damaged": not whole}))
+    path.unlink()
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["write", place, begin]:
             write(Path(place), int(begin))
-        case ["share", place, who, count]:
-            share(Path(place), int(who), int(count))
+        case ["record", place, who, count]:
+            record(Path(place), int(who), int(count))
+        case ["append", place, who, count]:
+            append(Path(place), int(who), int(count))
         case ["fill", place, which, disk]:
             fill(Path(place), int(which), disk)
