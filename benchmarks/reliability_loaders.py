@@ -83,7 +83,7 @@ def refused_or_same(folder: Path, count: int, names: list[str] | None = None) ->
     canary = folder / "canary"
     outcomes: dict[str, Counter[str]] = defaultdict(Counter)
     bad: list[str] = []
-    memory = 0
+    memory: dict[str, int] = {}
     for name in names or READERS:
         first = 0
         while first < count:
@@ -92,7 +92,7 @@ def refused_or_same(folder: Path, count: int, names: list[str] | None = None) ->
             for line in child.communicate()[0].splitlines():
                 told = json.loads(line)
                 if "memory" in told:
-                    memory = max(memory, told["memory"])
+                    memory[name] = told["memory"] // 1024
                     continue
                 first = told["number"] + 1
                 outcomes[name][told["outcome"]] += 1
@@ -109,7 +109,8 @@ def refused_or_same(folder: Path, count: int, names: list[str] | None = None) ->
         **{f"{outcome}": total[outcome] for outcome in ("typed error", "same content", "another content, allowed")},
         **{outcome: total[outcome] for outcome in (*BAD, "killed its process")},
         "canaries": int(canary.exists()),
-        "largest memory, MiB": memory // 1024,
+        "largest memory, MiB": max(memory.values()),
+        "memory by loader, MiB": memory,
         "by loader": {name: dict(found) for name, found in outcomes.items()},
         "bad": bad,
     }
@@ -145,7 +146,7 @@ def spoil(reader: Reader, path: Path, rng: Rng, canary: Path) -> bool:
         case _:
             files[name] = damaged(content, rng)
     _write(path, files)
-    return not reader.is_covered
+    return not reader.is_covered or not (path.is_dir() or files.get(path.name))  # without a file a store is begun
 
 
 def _files(path: Path) -> Files:

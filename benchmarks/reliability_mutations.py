@@ -14,6 +14,7 @@ import pickle
 import random
 import sqlite3
 import zipfile
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -171,7 +172,7 @@ def tricked_zip(content: bytes, rng: Rng, canary: Path) -> bytes:
         case 0:
             return zipped({**files, f"../{canary.name}": b"out", str(canary): b"out"})
         case 1:
-            return zipped({**files, name: bytes(400 * 2**20)}, zipfile.ZIP_DEFLATED)  # half a megabyte
+            return zipped({**files, name: _zeros()}, zipfile.ZIP_DEFLATED)  # a fifth of a megabyte
         case 2:
             return zipped({"../" + name if each == name else each: part for each, part in files.items()})
         case 3:
@@ -183,6 +184,11 @@ def tricked_zip(content: bytes, rng: Rng, canary: Path) -> bytes:
             return zipped(files, rng.choice([zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]))
         case _:
             return zipped({each: damaged(part, rng) if each == name else part for each, part in files.items()})
+
+
+@cache
+def _zeros() -> bytes:
+    return bytes(200 * 2**20)
 
 
 def huge_array(rng: Rng) -> bytes:

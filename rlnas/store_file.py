@@ -148,6 +148,8 @@ class StoreFile:
             raise StoreError(f"{self.path} needs {needed}")
         if tables and application != APPLICATION_ID:
             raise StoreError(f"{self.path} is not an rlnas episode store: it is another program's SQLite database")
+        if not tables and self._connection.execute("PRAGMA page_count").fetchone()[0] > 1:
+            raise StoreError(f"{self.path} is a damaged or emptied SQLite database: it has pages, but no tables")
         if not tables and not may_be_empty:
             raise StoreError(f"{self.path} is not an rlnas episode store: it is empty")
         for kind, name, text in self._connection.execute("SELECT type, name, sql FROM sqlite_master"):
