@@ -46,7 +46,6 @@ from rlnas.agents.rl2 import RL2
 from rlnas.agents.search_run import SearchRun
 from rlnas.agents.training import TrainSettings, read_run
 from rlnas.comparison import read_comparison
-from rlnas.episode import canonical_json
 from rlnas.errors import RlnasError, StoreError
 from rlnas.image_files import read_folder, read_npz
 from rlnas.initialisation import Initialisation
@@ -295,13 +294,13 @@ def _read_store(path: Path) -> object:
         if faults := store.verify():
             raise StoreError(faults[0])
         store.summary()
-        return [canonical_json(episode.to_json()) for episode in store.episodes()]
+        return [repr(episode) for episode in store.episodes()]
 
 
 def _append_to_store(path: Path) -> object:
     with EpisodeStore(path) as store:
         store.append(episodes_of(99))
-        return [canonical_json(episode.to_json()) for episode in store.episodes()]
+        return [repr(episode) for episode in store.episodes()]
 
 
 def _forge_store(path: Path, rng: Rng, canary: Path) -> None:

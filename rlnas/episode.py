@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -106,6 +108,7 @@ class DesignEpisode:
             raise StoreError(f"an episode has schema {data.get('schema')!r}; this rlnas reads schema {SCHEMA_VERSION}")
         values = {name: value for name, value in data.items() if name != "schema"}
         try:
+            _require_forms(values)
             for name in ("actions", "masks", "rewards"):
                 values[name] = tuple(values[name])
             return cls(**{**values, "evaluation": Evaluation.from_json(values["evaluation"])})
@@ -120,6 +123,53 @@ class DesignEpisode:
     def _timeless(self) -> DesignEpisode:
         # What Evaluation.same_result leaves out too: a message may name a time or the memory then in use.
         return replace(self, evaluation=replace(self.evaluation, seconds=0.0, cached=False, message=""))
+
+
+def _is_whole(value: object) -> bool:
+    return type(value) is int
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_list(of: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, list) and all(map(of, value))
+
+
+_FORMS: dict[str, Callable[[object], bool]] = {
+    **dict.fromkeys(("trial", "design", "evaluation_seed"), _is_whole),
+    **dict.fromkeys(("agent", "task", "task_digest", "architecture", "start"), _is_text),
+    "seed": lambda value: value is None or _is_whole(value),
+    **dict.fromkeys(("env", "evaluation"), lambda value: isinstance(value, dict)),
+    "actions": _is_list(_is_whole),
+    "masks": _is_list(_is_text),
+    "rewards": _is_list(_is_number),
+    "best": _is_number,
+}
+_EVALUATION_FORMS: dict[str, Callable[[object], bool]] = {
+    **dict.fromkeys(("accuracy", "seconds"), _is_number),
+    **dict.fromkeys(("parameters", "flops"), _is_whole),
+    "loss": lambda value: value is None or _is_number(value),
+    "message": _is_text,
+    "cached": lambda value: isinstance(value, bool),
+}
+
+
+def _require_forms(values: dict[str, Any]) -> None:
+    """Refuses values that a record cannot have; what is missing is not asked for here.
+
+    Raises:
+        ValueError: naming the first one.
+    """
+    for forms, found in ((_FORMS, values), (_EVALUATION_FORMS, values["evaluation"])):
+        for name, has_form in forms.items():
+            if name in found and not has_form(found[name]):
+                raise ValueError(f"{name} cannot be {str(found[name])[:60]!r}")
 
 
 _in_order = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode

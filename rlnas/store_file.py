@@ -126,6 +126,8 @@ class StoreFile:
         self._check_schema(may_be_empty=self.mode == "a")
         if self.mode == "r":
             return
+        if faults := seal_faults(self._connection):  # what is damaged would be sealed again at the end
+            raise StoreError(f"episode store {self.path}: {faults[0]}; it can be read, but not appended to")
         self._connection.execute("PRAGMA synchronous = FULL")
         _patiently(lambda: unseal(self._connection))
         _patiently(lambda: self._connection.execute("PRAGMA journal_mode = WAL"))
