@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,28 +79,29 @@ class Reader:
 
 def refused_or_same(folder: Path, count: int, names: list[str] | None = None) -> dict[str, Any]:
     """Give every loader ``count`` damaged or forged files, and count what comes of it."""
-    canary = folder / "canary"
-    outcomes: dict[str, Counter[str]] = defaultdict(Counter)
+    canary, left, first = folder / "canary", list(names or READERS), 0
+    outcomes: dict[str, Counter[str]] = {name: Counter() for name in left}
     bad: list[str] = []
-    memory: dict[str, int] = {}
-    for name in names or READERS:
-        first = 0
-        while first < count:
-            command = [sys.executable, __file__, name, str(first), str(count), str(folder / name.replace(" ", "-"))]
-            child = subprocess.Popen([*command, str(canary)], stdout=subprocess.PIPE, text=True)
-            for line in child.communicate()[0].splitlines():
-                told = json.loads(line)
-                if "memory" in told:
-                    memory[name] = told["memory"] // 1024
-                    continue
-                first = told["number"] + 1
-                outcomes[name][told["outcome"]] += 1
-                if told["outcome"] in BAD:
-                    bad.append(f"{name} {told['number']}: {told['outcome']}: {told['detail']}")
-            if child.returncode:
-                outcomes[name]["killed its process"] += 1
-                bad.append(f"{name} {first}: killed its process ({child.returncode})")
-                first += 1
+    memory = 0
+    while left:
+        command = [sys.executable, __file__, ",".join(left), str(first), str(count), str(folder), str(canary)]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        reached = (left[0], first - 1)
+        for line in child.communicate()[0].splitlines():
+            told = json.loads(line)
+            reached, memory = (told["reader"], told["number"]), max(memory, told["memory"] // 1024)
+            outcomes[told["reader"]][told["outcome"]] += 1
+            if told["outcome"] in BAD:
+                bad.append("{reader} {number}: {outcome}: {detail}".format(**told))
+        if not child.returncode:
+            break
+        left, first = left[left.index(reached[0]) :], reached[1] + 1
+        if first == count:
+            left, first = left[1:], 0
+        died = left[0] if left else reached[0]
+        outcomes[died]["killed its process"] += 1
+        bad.append(f"{died} {first}: killed its process ({child.returncode})")
+        first += 1
     total = sum(outcomes.values(), Counter[str]())
     return {
         "loaders": len(outcomes),
@@ -108,8 +109,7 @@ def refused_or_same(folder: Path, count: int, names: list[str] | None = None) ->
         **{f"{outcome}": total[outcome] for outcome in ("typed error", "same content", "another content, allowed")},
         **{outcome: total[outcome] for outcome in (*BAD, "killed its process")},
         "canaries": int(canary.exists()),
-        "largest memory, MiB": max(memory.values()),
-        "memory by loader, MiB": memory,
+        "largest memory, MiB": memory,
         "by loader": {name: dict(found) for name, found in outcomes.items()},
         "bad": bad,
     }
@@ -184,16 +184,14 @@ def try_one(reader: Reader, path: Path, expected: object, may_differ: bool) -> t
 
 def work(name: str, first: int, count: int, folder: Path, canary: Path) -> None:
     """Give one loader its files from number ``first`` on, and tell of each in a line of JSON."""
-    warnings.simplefilter("ignore")
     reader = READERS[name]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     good = folder / ("good" + _suffix(name))
     reader.make(good)
     expected = reader.read(_copied(good, folder / "first"))
-    signal.signal(signal.SIGALRM, _too_late)
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
+    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, resource.RLIM_INFINITY))
     for number in range(first, count):
         rng = random.Random(f"{name} {number}")
         path = _copied(good, folder / str(number))
@@ -202,17 +200,14 @@ def work(name: str, first: int, count: int, folder: Path, canary: Path) -> None:
         if canary.exists():
             outcome, detail = "canary sang", detail
             canary.unlink()
-        _tell({"number": number, "outcome": outcome, "detail": detail})
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        told = {"reader": name, "number": number, "outcome": outcome, "detail": detail, "memory": memory}
+        os.write(1, json.dumps(told).encode() + b"\n")
         shutil.rmtree(path.parent)
-    _tell({"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss})
 
 
 def _too_late(number: int, frame: object) -> None:
     raise TimeoutError
-
-
-def _tell(what: dict[str, Any]) -> None:
-    os.write(1, json.dumps(what).encode() + b"\n")
 
 
 def _suffix(name: str) -> str:
@@ -429,4 +424,7 @@ READERS: dict[str, Reader] = {
 if __name__ == "__main__":
     which, begin, end, place, bird = sys.argv[1:]
     torch.set_num_threads(1)
-    work(which, int(begin), int(end), Path(place), Path(bird))
+    warnings.simplefilter("ignore")
+    signal.signal(signal.SIGALRM, _too_late)
+    for number, loader in enumerate(which.split(",")):
+        work(loader, 0 if number else int(begin), int(end), Path(place) / loader.replace(" ", "-"), Path(bird))

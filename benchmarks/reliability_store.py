@@ -177,11 +177,10 @@ def several_writers(folder: Path, writers: int, trials: int) -> dict[str, Any]:
     return figures
 
 
-def torn_log(folder: Path, lengths: int) -> dict[str, Any]:
+def torn_log(folder: Path, lengths: int, snapshots: int = 5) -> dict[str, Any]:
     """Cut a live writer's log at random lengths; what is left must be the first so many transactions, each whole."""
     rng, path, copy = random.Random(1), folder / "torn.sqlite", folder / "copy.sqlite"
     counts, wrong, refused, backwards, full = Counter[int](), 0, 0, 0, 0
-    snapshots = 5
     store = EpisodeStore(path)
     for snapshot in range(snapshots):
         # The last ones come after the log was begun anew, over what it held before.
@@ -199,7 +198,7 @@ def torn_log(folder: Path, lengths: int) -> dict[str, Any]:
                     kept = len(cut_store.trials(AGENT))
                     wrong += list(cut_store.episodes()) != list(_first(kept)) or bool(cut_store.verify())
             except StoreError:
-                refused += kept_before(main, folder) > 0
+                refused += _kept_without(main, folder) > 0
                 kept = 0
             backwards += kept < before
             before = kept
@@ -216,7 +215,7 @@ def torn_log(folder: Path, lengths: int) -> dict[str, Any]:
     }
 
 
-def kept_before(main: bytes, folder: Path) -> int:
+def _kept_without(main: bytes, folder: Path) -> int:
     """Transactions in a store's file alone, without a log."""
     path = folder / "alone.sqlite"
     path.write_bytes(main)
@@ -263,7 +262,7 @@ def record(path: Path, number: int, trials: int) -> None:
                     store.append(episodes_of(trial, str(number)))
                     store.flush()
                     _tell(trial)
-                    time.sleep(2 * PATIENCE / trials)
+                    time.sleep(1.3 * PATIENCE / trials)
             return
         except StoreError as error:
             _tell(error)
