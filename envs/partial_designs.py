@@ -10,6 +10,8 @@ from rlnas.search_space import SearchSpace
 
 from .evaluated_designs import EvaluatedDesigns, Rows
 
+_DIGITS = bytes.maketrans(b"\0\1", b"01")
+
 
 class PartialDesigns:
     """``count`` designs side by side, each decided choice by choice.
@@ -102,8 +104,12 @@ class PartialDesigns:
     def taken(self, row: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
         """A design's actions so far, and the legal ones at each of them as a string of ``0`` and ``1``."""
         done = int(self.position[row])
-        masks = ("".join("1" if legal else "0" for legal in mask) for mask in self._masks[row, :done].tolist())
-        return tuple(self.choices[row, :done].tolist()), tuple(masks)
+        masks = self._masks[row, :done].tobytes().translate(_DIGITS).decode()
+        width = self._masks.shape[2]
+        return (
+            tuple(self.choices[row, :done].tolist()),
+            tuple([masks[first : first + width] for first in range(0, len(masks), width)]),
+        )
 
     def start(self, row: int) -> str:
         """Canonical text of the network that a design began with, "" where it began with none."""
