@@ -1,9 +1,10 @@
 """What recording costs: RL² trains with and without a store, side by side.
 
-Learners with the same seed train in turn, a few updates each: one records nothing, one appends every step's episodes to an
-EpisodeStore, which waits for the disk each time, and one records as a training run does, by a StoreWriter, flushed
+Learners with the same seed train in turn, a few updates each: one records nothing, one appends every step's episodes to
+an EpisodeStore, which waits for the disk each time, and one records as a training run does, by a StoreWriter, flushed
 after each turn. They all do the same, so that each turn gives a ratio of their times; the medians over turns count. The
-cost is a share of the time of training that records nothing: by the clock, and by the processor, background thread included.
+cost is a share of the time of training that records nothing: by the clock, and by the processor, where the background
+thread counts and other programs disturb less.
 
     python benchmarks/recording.py            # a few minutes
     python benchmarks/recording.py --quick --json

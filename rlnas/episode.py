@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from typing import Any
 
@@ -65,14 +66,15 @@ class DesignEpisode:
         Written out because a run makes hundreds of episodes a second, and a general encoder takes twice as long.
         """
         number, text, of = _number, encode_basestring_ascii, self.evaluation
+        cached = "true" if of.cached else "false"
         start = f'"start":{text(self.start)},' if self.start else ""
         return (
             f'{{"actions":[{",".join(map(number, self.actions))}],"agent":{text(self.agent)},'
             f'"architecture":{text(self.architecture)},"best":{number(self.best)},"design":{number(self.design)},'
-            f'"env":{text(env)},"evaluation":{{"accuracy":{number(of.accuracy)},"cached":{"true" if of.cached else "false"},'
+            f'"env":{text(env)},"evaluation":{{"accuracy":{number(of.accuracy)},"cached":{cached},'
             f'"flops":{number(of.flops)},"loss":{number(of.loss)},"message":{text(of.message)},'
             f'"parameters":{number(of.parameters)},"seconds":{number(of.seconds)},"status":{text(of.status)}}},'
-            f'"evaluation_seed":{number(self.evaluation_seed)},"masks":[{",".join(map(text, self.masks))}],'
+            f'"evaluation_seed":{number(self.evaluation_seed)},"masks":{_masks(self.masks)},'
             f'"rewards":[{",".join(map(number, self.rewards))}],"schema":{SCHEMA_VERSION},"seed":{number(self.seed)},'
             f'{start}"task":{text(self.task)},"task_digest":{text(self.task_digest)},"trial":{number(self.trial)}}}'
         )
@@ -117,6 +119,12 @@ def _number(value: float | None) -> str:
     if kind is int or (kind is float and value - value == 0):  # neither infinite nor NaN
         return repr(value)
     return canonical_json(value)
+
+
+@lru_cache(4096)
+def _masks(masks: tuple[str, ...]) -> str:
+    """What :func:`canonical_json` makes of masks; remembered, because designs often have the same."""
+    return canonical_json(masks)
 
 
 def sha256(text: str) -> str:
