@@ -10,13 +10,14 @@ import os
 import random
 import resource
 import signal
+import sqlite3
 import statistics
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,9 @@ def torn_log(folder: Path, lengths: int, snapshots: int = 5) -> dict[str, Any]:
     counts, wrong, refused, backwards, full = Counter[int](), 0, 0, 0, 0
     store = EpisodeStore(path)
     for snapshot in range(snapshots):
-        # The last ones come after the log was begun anew, over what it held before.
+        if snapshot % 2:  # the log is begun anew, over what it held before
+            with closing(sqlite3.connect(path)) as other:
+                other.execute("PRAGMA wal_checkpoint")
         for trial in range(snapshot * 120, (snapshot + 1) * 120):
             store.append(episodes_of(trial))
         written = (snapshot + 1) * 120

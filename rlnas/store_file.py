@@ -19,6 +19,8 @@ APPLICATION_ID = 0x524C4E53
 """SQLite's ``application_id`` of an episode store: the letters RLNS."""
 BUSY_SECONDS = 60.0
 """How long a writer waits for others to finish their transactions."""
+LOG_PAGES = 4000
+"""Of 4 KiB: how long the write-ahead log grows before it is copied into the database."""
 LITTLE = 2**20
 """Free bytes, fewer than which make a failed write one on a full disk."""
 
@@ -131,6 +133,7 @@ class StoreFile:
         self._connection.execute("PRAGMA synchronous = FULL")
         _patiently(lambda: unseal(self._connection))
         _patiently(lambda: self._connection.execute("PRAGMA journal_mode = WAL"))
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         with self.transaction():
             if not self._check_schema(may_be_empty=True):
                 for statement in _TABLES.split(";"):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,16 +39,38 @@ EPISODE = DesignEpisode(
     status=st.sampled_from(Status),
     agent=st.text(),
     actions=st.lists(st.integers(0, 10), min_size=1),
+    masks=st.lists(st.text("01")),
     seed=st.none() | st.integers(0),
 )
 def test_an_episode_survives_json(
-    accuracy: float, loss: float | None, status: Status, agent: str, actions: list[int], seed: int | None
+    accuracy: float,
+    loss: float | None,
+    status: Status,
+    agent: str,
+    actions: list[int],
+    masks: list[str],
+    seed: int | None,
 ) -> None:
     evaluation = Evaluation(accuracy, loss, status, message=agent)
-    episode = replace(EPISODE, agent=agent, actions=tuple(actions), evaluation=evaluation, best=accuracy, seed=seed)
+    episode = replace(EPISODE, agent=agent, evaluation=evaluation, best=accuracy, seed=seed)
+    episode = replace(episode, actions=tuple(actions), masks=tuple(masks))
     again = DesignEpisode.from_json(json.loads(canonical_json(episode.to_json())))
     assert again == episode
     assert again.evaluation.status is status
+    assert episode.record("ab") == canonical_json({**episode.to_json(), "env": "ab"})
+
+
+@pytest.mark.parametrize("number", [0, -3, 0.1 + 0.2, 1e22, -0.0, np.float64(0.1), True, None])
+def test_a_record_is_the_canonical_json_whatever_kind_its_numbers_are(number: Any) -> None:
+    evaluation = replace(EPISODE.evaluation, accuracy=number, seconds=number, cached=True)
+    episode = replace(EPISODE, seed=number, rewards=(number,), best=number, evaluation=evaluation, start="größer")
+    assert episode.record("ab") == canonical_json({**episode.to_json(), "env": "ab"})
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_no_record_has_a_number_that_json_lacks(number: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        replace(EPISODE, best=number).record("ab")
 
 
 def test_the_time_an_evaluation_took_makes_no_other_record() -> None:
