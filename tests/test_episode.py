@@ -118,3 +118,36 @@ def test_canonical_json_knows_no_order_and_no_nan() -> None:
 
 def test_sha256_is_that_of_utf8() -> None:
     assert sha256("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("trial", "0"),
+        ("trial", True),
+        ("agent", None),
+        ("seed", 0.5),
+        ("env", []),
+        ("actions", "012"),
+        ("actions", [0.5]),
+        ("masks", [1, 1]),
+        ("rewards", [float("nan")]),
+        ("best", 10**400),
+        ("best", "high"),
+        ("evaluation", None),
+    ],
+)
+def test_a_value_that_no_record_has_is_refused(name: str, value: object) -> None:
+    data = json.loads(canonical_json(EPISODE.to_json()))
+    with pytest.raises(StoreError, match=name if value is not None or name == "agent" else "fields"):
+        DesignEpisode.from_json({**data, name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("accuracy", None), ("accuracy", float("inf")), ("loss", "low"), ("cached", 1), ("flops", 0.5)]
+)
+def test_a_value_that_no_evaluation_has_is_refused(name: str, value: object) -> None:
+    data = json.loads(canonical_json(EPISODE.to_json()))
+    data["evaluation"][name] = value
+    with pytest.raises(StoreError, match=name):
+        DesignEpisode.from_json(data)

@@ -132,3 +132,21 @@ def test_a_store_whose_tables_are_gone_is_not_begun_anew(path: Path) -> None:
         connection.execute("DELETE FROM sqlite_master")
     with pytest.raises(StoreError, match="it has pages, but no tables"):
         EpisodeStore(path)
+
+
+def test_what_a_killed_writer_left_half_done_is_undone_for_a_reader(path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA cache_size = 1")  # so that pages are written before the transaction ends
+        connection.execute("BEGIN")
+        connection.execute("UPDATE episodes SET payload = payload || hex(zeroblob(9000))")
+        shutil.copy(path, copy)
+        shutil.copy(f"{path}-journal", f"{copy}-journal")
+    with (
+        pytest.raises(sqlite3.OperationalError, match="readonly"),
+        closing(sqlite3.connect(f"{copy.as_uri()}?mode=ro", uri=True)) as connection,
+    ):
+        connection.execute("SELECT COUNT(*) FROM episodes")
+    with EpisodeStore(copy, "r") as store:
+        assert list(store.episodes()) == make_episodes(3)
+        assert store.verify() == []
