@@ -278,13 +278,16 @@ class Controller(nn.Module):
         """The controller that a checkpoint, read from ``path``, holds."""
         prefix = "controller."
         try:
-            controller = cls(ControllerConfig(**data["controller"]))
+            config = ControllerConfig(**data["controller"])
             mine = {k.removeprefix(prefix): tensor for k, tensor in tensors.items() if k.startswith(prefix)}
             if not all(tensor.is_floating_point() for tensor in mine.values()):
                 raise ValueError("tensors must hold floating-point numbers")
+            with torch.device("meta"):  # where sizes are compared before memory is taken for what is said to be there
+                cls(config).load_state_dict(mine, assign=True)
+            controller = cls(config)
             controller.load_state_dict(mine)
             controller.about = dict(data["about"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise CheckpointError(f"{path}: not a controller of this version: {one_line(error)}") from None
         return controller
 

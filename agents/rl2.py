@@ -389,7 +389,7 @@ class RL2:
             controller.seed(learner.seed)
             state = learner._optimizer_state(tensors) if learner.updates else {}
             learner.optimizer.load_state_dict({**learner.optimizer.state_dict(), "state": state})
-        except (KeyError, TypeError, ValueError, RuntimeError, ConfigurationError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise CheckpointError(f"{path}: holds no learner of this version: {one_line(error)}") from None
         if env is not None:
             learner.set_env(env)

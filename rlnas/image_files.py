@@ -194,6 +194,8 @@ def _npz_arrays(path: Path) -> dict[str, NDArray[Any]]:
                 if name in file:
                     reading = f"{name} cannot be read"
                     arrays[name] = file[name]
+                    if not isinstance(arrays[name], np.ndarray):
+                        raise ValueError("it is not an array")
         except Exception as error:  # numpy and zipfile raise many kinds on what is not, or no longer, an archive
             raise DataError(f"{path}: {reading} ({error})") from error
     return arrays
