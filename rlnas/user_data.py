@@ -171,7 +171,7 @@ def read_data(
         x, labels, test, files = read_image_folder(path, size, pixel_cap)
         read = _labelled(str(path), x, np.array(labels), test)
         return replace(read, origin=origin, files=files)
-    if ending.endswith(_ARCHIVES):
+    if ending.endswith(_ARCHIVES) and not is_table:
         raise DataError(f"{path}: archives are not read; unpack it and give the folder")
     if not is_table and not ending.endswith(".npz"):
         what = "is neither a folder nor a .npz, .csv or .csv.gz file" if path.exists() else "no such file or folder"
