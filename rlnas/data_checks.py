@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from rlnas.errors import DataError
 
 MAX_CLASSES = 1000
 MAX_FEATURES = 10_000
+
+_INTEGER = re.compile("0|-?[1-9][0-9]{0,18}")
 
 
 def checked_features(where: str, x: NDArray[Any]) -> NDArray[np.float32]:
@@ -53,7 +56,7 @@ def numbered(where: str, labels: NDArray[Any]) -> tuple[tuple[str, ...], NDArray
         values = [int(value) for value in values]
     texts = [value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value) for value in values]
     found = set(texts)
-    numeric = all(text.removeprefix("-").isdecimal() and str(int(text)) == text for text in found)
+    numeric = all(_INTEGER.fullmatch(text) for text in found)
     classes = tuple(sorted(found, key=int) if numeric else sorted(found))
     number = {name: k for k, name in enumerate(classes)}
     return classes, np.array([number[text] for text in texts], dtype=np.int64)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torchvision
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -461,12 +461,31 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes) -> N
         read_data(path)
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=60) | st.text('a,;y"\n\r 0.1\0', max_size=40).map(str.encode))
+@example(b'a,y\n"1,0\n')
+@example(b"a,y\r1,0\r2,1\r")
+def test_any_bytes_are_a_table_or_refused_in_one_line(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzzed.csv"
+    path.write_bytes(content)
+    refused = ""
+    try:
+        assert read_data(path).kind == "features"
+    except DataError as error:
+        refused = str(error)
+    assert refused == "" or refused.startswith(f"{path}: ")
+
+
 def test_labels_are_of_tables_alone(tmp_path: Path, folder: Path) -> None:
     path = write(tmp_path / "a.csv", TABLE)
     with pytest.raises(UnknownNameError, match=f"unknown label column of {path} 'knid'; did you mean 'kind'"):
         read_data(path, label="knid")
     with pytest.raises(ConfigurationError, match=r"label names a column of a .csv file"):
         read_data(folder, label="kind")
+    with pytest.raises(ConfigurationError, match=r"label names a column of a .csv file, mnist is none"):
+        read_data("mnist", label="kind")
+    with pytest.raises(ConfigurationError, match=f"image_size is of images, {path} has none; got 32"):
+        read_data(path, label="kind", image_size=32)
 
 
 # --- Arrays -----------------------------------------------------------------------------------------------------------
@@ -479,6 +498,8 @@ def test_labels_are_of_tables_alone(tmp_path: Path, folder: Path) -> None:
         ([1.0, 0.0, 1.0], ("0", "1")),
         ([True, False, True], ("False", "True")),
         (["b", "a", "b"], ("a", "b")),
+        (["9", "09", "9"], ("09", "9")),
+        (["9" * 5000, "10", "9" * 5000], ("10", "9" * 5000)),
         ([b"b", b"a", b"b"], ("a", "b")),
         (np.array(["b", "a", "b"], object), ("a", "b")),
         (np.array([10, 9, 10], object), ("9", "10")),
@@ -762,6 +783,13 @@ def test_search_tasks_are_rebuilt_from_their_spec(folder: Path) -> None:
     save_image(folder / "cat" / "0.png", value=99)
     with pytest.raises(DataError, match=f"{folder}: its images are not those that the record was made with"):
         source_from_spec(spec)
+
+
+def test_search_tasks_of_a_table_are_rebuilt_from_their_spec(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "a,kind\n" + "".join(f"{k},{'uvw'[k % 3]}\n" for k in range(30)))
+    source = UserSource(read_data(path, label="kind"), (5,))
+    again = source_from_spec(json.loads(json.dumps(source.spec())))
+    assert again.task("5", 0).digest == source.task("5", 0).digest
 
 
 def test_search_tasks_are_asked_for_by_name(folder: Path) -> None:
