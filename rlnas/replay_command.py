@@ -53,6 +53,8 @@ def replay(
         raise ConfigurationError("--against and --against-run need --html, the file to compare in")
     if html is not None and (trial is None or recompute):
         raise ConfigurationError("--html needs the number of a trial, and goes without --recompute")
+    if policy is not None and recompute:
+        raise ConfigurationError("--policy goes without --recompute")
     with EpisodeStore(_store_of(run), mode="r") as store:
         if recompute:
             if not compare_recomputed(store, trial, agent, as_json):

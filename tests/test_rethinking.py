@@ -423,6 +423,7 @@ def test_a_page_compares_trials(
     [
         (("--html", "x.html"), "--html needs the number of a trial"),
         (("1", "--html", "x.html", "--recompute"), "without --recompute"),
+        (("1", "--policy", "wiped", "--recompute"), "without --recompute"),
         (("1", "--against", "wiped"), "need --html"),
         (("1", "--html", "x.html", "--against", "wipde"), "did you mean 'wiped'"),
         (("1", "--html", "x.html", "--against", "99"), "no trial 99"),

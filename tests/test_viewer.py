@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from html.parser import HTMLParser
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -363,6 +363,9 @@ def test_a_step_shows_what_was_recorded(browser: Browser, tmp_path: Path) -> Non
     assert float(slot["value"].inner_text().replace("−", "-")) == pytest.approx(what.value, abs=2e-3)
     bars = viewed.page.locator("[data-slot=bars] li")
     assert bars.count() == episode.masks[3].count("1")
+    fills = bars.locator(".fill").evaluate_all("fills => fills.map((fill) => parseFloat(fill.style.width))")
+    likely = [p for p, bit in zip(what.probabilities, episode.masks[3], strict=True) if bit == "1"]
+    assert fills == pytest.approx([100 * p for p in likely], abs=0.1)
     assert viewed.page.locator("[data-slot=bars] .taken .mark").inner_text() == "✓ taken"
     drawing = viewed.page.locator("[data-slot=drawing] svg")
     assert drawing.get_attribute("role") == "img"
@@ -446,12 +449,18 @@ def test_what_is_not_evaluated_yet_is_not_told(browser: Browser, tmp_path: Path)
     record = thought()
     viewed = Viewed(browser, tmp_path / "one.html", [record])
     slot = viewed.page.locator("[data-slot=best]")
+    points = viewed.page.locator("#curve g:last-child .point").all()
+    centres = {name: [float(point.get_attribute(name) or 0) for point in points] for name in ("cx", "cy")}
+    line = viewed.page.locator("#curve g:last-child .best").get_attribute("d") or ""
+    assert [float(y) for y in re.findall(r"[V ]([\d.]+)", line)] == list(accumulate(centres["cy"], min))
     shown = []
     for number in range(1, 1 + len(record.episodes)):
         for step in (1, 4):
             viewed.page.evaluate(f"location.hash = '#{number}.{step}'")
             viewed.becomes(f"Design {number} of 5, step {step} of 4")
             shown.append(slot.inner_text())
+            past = float(viewed.page.locator("#past rect").get_attribute("width") or 0)
+            assert sum(x < past for x in centres["cx"]) == number - (step == 1)
     best = [f"{episode.best:.4f}" for episode in record.episodes]
     assert len(set(best)) > 1
     assert shown == [text for before, after in pairwise(["–", *best]) for text in (before, after)]
