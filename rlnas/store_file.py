@@ -135,7 +135,9 @@ class StoreFile:
         _patiently(lambda: self._connection.execute("PRAGMA journal_mode = WAL"))
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         with self.transaction():
-            unseal(self._connection)  # again: another writer may have closed the store since, which from now on none can
+            unseal(
+                self._connection
+            )  # again: another writer may have closed the store since, which from now on none can
             if not self._check_schema(may_be_empty=True):
                 for statement in _TABLES.split(";"):
                     self._connection.execute(statement)
