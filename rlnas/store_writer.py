@@ -102,15 +102,18 @@ class StoreWriter:
                 raise
 
     def _write_on(self) -> None:
-        """In a thread: write what is held, group after group, until nothing is or it fails."""
+        """In a thread: write what is held, group after group, until nothing has come for a while or writing fails.
+
+        While a run goes on the thread does: on a busy machine a run would wait long for one to start.
+        """
         while True:
             self._closing.wait(GATHER_SECONDS)
-            with suppress(Exception):  # it is remembered, and raised where episodes are handed over or flushed
-                self._write()
             with self._state:
                 if not self._held or self._error is not None:
                     self._thread = None
                     return
+            with suppress(Exception):  # it is remembered, and raised where episodes are handed over or flushed
+                self._write()
 
     def _write(self) -> None:
         with self._writing:

@@ -415,7 +415,7 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for useless in ("", "relative"):
         monkeypatch.setenv("XDG_CACHE_HOME", useless)
         assert default_cache_path() == tmp_path / ".cache/rlnas/evaluations.sqlite"
-    with pytest.raises(CacheError, match="evaluation cache ~nobody-of-this-name/x.sqlite: .*home"):
+    with pytest.raises(CacheError, match=r"evaluation cache ~nobody-of-this-name/x\.sqlite: .*home"):
         EvaluationCache("~nobody-of-this-name/x.sqlite")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     with pytest.raises(CacheError, match="RLNAS_CACHE can name a place for it"):

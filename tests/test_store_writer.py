@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,6 +76,25 @@ def test_what_is_never_flushed_is_written_soon_all_the_same(path: Path) -> None:
     writer.append([make_episode(trial=1)])  # another thread takes over
     writer.close()
     assert count(path) == 2
+
+
+def test_one_thread_writes_all_that_comes_without_a_pause(path: Path) -> None:
+    coming = [[make_episode(trial=1)], [make_episode(trial=2)]]
+
+    class More(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if coming:
+                writer.append(coming.pop())
+            return self.is_set()
+
+    writer = StoreWriter(path)
+    writer._closing = More()
+    writer.append([make_episode()])
+    thread = writer._thread
+    assert thread is not None
+    thread.join()
+    assert count(path) == 3
+    writer.close()
 
 
 def test_whoever_hands_over_very_much_waits_for_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
