@@ -5,7 +5,8 @@ description of their environment, is kept once and named in the JSON by its own 
 too. SQLite's own checks let most flipped bits pass; the hashes do not.
 
 While a writer has it open, a store is in SQLite's write-ahead mode, where readers and a writer do not wait for each
-other. The last writer to close it leaves a single file, which can be read where nothing may be written.
+other. The last writer to close it leaves a single file, which can be read where nothing may be written; while a reader
+has it open, an empty log stays beside it.
 """
 
 from __future__ import annotations

@@ -210,6 +210,27 @@ with StoreWriter(sys.argv[1]) as writer:
     assert os.listdir(path.parent) == [path.name]
 
 
+def test_a_store_has_one_claim_by_whatever_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_claim, "PATIENCE", 0.05)
+    alias = path.with_name("alias.db")
+    alias.symlink_to(path)
+    with StoreWriter(path), pytest.raises(StoreError, match=f"process {os.getpid()} on"):
+        StoreWriter(alias)
+
+
+def test_the_file_has_everything_when_a_run_ends_while_somebody_reads(path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    with StoreWriter(path) as writer:
+        writer.append(make_episodes(3))
+        writer.flush()
+        reader = EpisodeStore(path, "r")
+        assert len(reader) == 3
+        writer.append([make_episode(trial=9)])
+    shutil.copy(path, copy)
+    assert count(copy) == 4
+    reader.close()
+
+
 def test_a_run_that_is_about_to_end_is_waited_for(path: Path) -> None:
     with claim(path):
         child = start("print('ready', flush=True); StoreWriter(sys.argv[1]).close(); print('done')", path)
