@@ -139,12 +139,12 @@ def test_what_cannot_be_written_is_told_to_whoever_flushes_or_hands_over_next(pa
 
 
 def test_an_episode_that_is_no_json_is_no_episode(path: Path) -> None:
-    writer = StoreWriter(path)
-    writer.append([replace(make_episode(), best=float("nan"))])
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        writer.flush()
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        writer.close()
+    with StoreWriter(path) as writer:
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            writer.append([make_episode(), replace(make_episode(trial=1), best=float("nan"))])
+        writer.append([make_episode(trial=2)])
+    with EpisodeStore(path, "r") as store:
+        assert store.trials("random") == [2]
 
 
 def record_until_interrupted(path: Path, *episodes: DesignEpisode) -> None:
