@@ -1,7 +1,7 @@
 """Evaluations shared across runs: one SQLite file of what networks were found to be worth.
 
 An entry is addressed by all that its evaluation depends on: the architecture's canonical key, the task's digest, seed,
-fidelity, and the evaluator's version (see :meth:`rlnas.evaluator.CachedEvaluator.version`). So one found is right
+fidelity, and the evaluator's version (see :meth:`rlnas.cached_evaluator.CachedEvaluator.version`). So one found is right
 wherever it came from, none ever has to be brought up to date, and the file may be deleted at any time. Each carries a
 SHA-256 of its address and content; a damaged one counts as absent and is written anew.
 
