@@ -61,7 +61,7 @@ class SequentialEvaluator(CachedEvaluator):
         return {"kind": self.kind, "device": self.device.type, "adaptation": asdict(self.adaptation), **start}
 
     def version(self) -> dict[str, Any] | None:
-        """See :meth:`~rlnas.cached_evaluator.CachedEvaluator.version`: the description, the start by content, and where."""
+        """See :meth:`~rlnas.cached_evaluator.CachedEvaluator.version`: the description and where it runs."""
         start = {} if self.init is None else {"init": self.init.digest}  # not where its file is
         return {"version": EVALUATOR_VERSION, **self.spec(), **start, "arithmetic": arithmetic(self.device)}
 
