@@ -69,7 +69,7 @@ IMAGES = f"""\
 ## Accuracy on larger images, networks trained for real
 
 {TASKS_OF_SET} tasks each of {", ".join(SETS)}
-(28x28 or 32x32 pixels, 1 or 3 channels), of {DRAWN["ways"]} classes and {DRAWN["shots"]} shots; networks of width 8, 15 gradient steps.
+(28x28 or 32x32 pixels, 1 or 3 channels), of {DRAWN["ways"]} classes and {DRAWN["shots"]} shots; width 8, 15 steps.
 Best accuracy so far on the query images. "Not clamped" is the same controller, told descriptors as they are.
 
 {{results}}"""
