@@ -20,7 +20,8 @@ from rlnas.store import EpisodeStore
 
 COMMAND = [sys.executable, "-m", "rlnas.cli", "train", "--env", "rlnas/DigitsTableTrial-v0", "--device", "cpu"]
 SETTINGS = ["--trials", "16", "--designs", "4", "--seed", "3", "--set", "hidden_size=32"]
-STOPPED = 128 + signal.SIGTERM
+STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)
+"""Exit statuses of a run that was told to stop; the second where it was over but for the end of its process."""
 
 
 def stopped_training(folder: Path, stops: int, steps: int, longest: float) -> dict[str, Any]:
@@ -43,9 +44,9 @@ def stopped_training(folder: Path, stops: int, steps: int, longest: float) -> di
                 time.sleep(rng.uniform(0.0, longest))
                 child.send_signal(signal.SIGTERM)
             status = child.wait()
-            sent += status == STOPPED
-            failed += status not in (0, STOPPED)
-            finished = status != STOPPED
+            sent += status in STOPPED
+            failed += status not in (0, *STOPPED)
+            finished = status not in STOPPED
         runs += 1
         differ += _tensors(run) != _tensors(whole)
         episodes += _episodes_that_differ(run, whole)
