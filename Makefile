@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
+RELIABILITY := build/reliability.json
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test slow lint clean
+.PHONY: demo test slow reliability lint clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rlnas needs Python >= 3.11: make PYTHON=...")'
@@ -28,6 +29,10 @@ test: $(VENV)/installed
 
 slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
+
+reliability: $(VENV)/installed
+	mkdir -p build
+	$(BIN)/python benchmarks/reliability.py --json $(RELIABILITY)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

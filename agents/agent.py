@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,43 @@ class Agent(Protocol):
             Actions of shape (N,) and the new state.
         """
         ...
+
+
+class Thinking(NamedTuple):
+    """What an agent chose for ``N`` environments and what it thought of ``A`` choices.
+
+    Args:
+        action: (N,).
+        state: as :meth:`Agent.predict` returns it.
+        probabilities: of the choices, (N, A), 0 where illegal; None where the agent has none.
+        value: its estimate of the rewards to come, (N,); None where it has none.
+    """
+
+    action: NDArray[np.int64]
+    state: State
+    probabilities: NDArray[np.floating[Any]] | None = None
+    value: NDArray[np.floating[Any]] | None = None
+
+
+def think(
+    agent: Agent,
+    observation: NDArray[np.float32],
+    state: State = None,
+    episode_start: NDArray[np.bool_] | None = None,
+    deterministic: bool = False,
+) -> Thinking:
+    """What :meth:`Agent.predict` would return, and why, where the agent has a method ``think`` that tells.
+
+    Args:
+        agent: any.
+        observation: of shape (N, D); the others as in :meth:`Agent.predict`.
+        state: what the previous call returned.
+        episode_start: of shape (N,).
+        deterministic: take the likeliest action.
+    """
+    if hasattr(agent, "think"):
+        return agent.think(observation, state, episode_start, deterministic)  # type: ignore[no-any-return]
+    return Thinking(*agent.predict(observation, state, episode_start, deterministic))
 
 
 class Session:
@@ -93,3 +130,13 @@ class Likeliest:
     ) -> tuple[NDArray[np.int64], State]:
         """See :meth:`Agent.predict`."""
         return self._agent.predict(observation, state, episode_start, True)
+
+    def think(
+        self,
+        observation: NDArray[np.float32],
+        state: State = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
+    ) -> Thinking:
+        """See :func:`think`."""
+        return think(self._agent, observation, state, episode_start, True)

@@ -26,6 +26,7 @@ from rlnas.checkpoint import write_durably
 from rlnas.device import one_thread
 from rlnas.episode import DesignEpisode, canonical_json
 from rlnas.errors import ConfigurationError, DataError, RlnasError, at_least, one_of
+from rlnas.evaluation_cache import EvaluationCache
 from rlnas.evaluator import Evaluator, Proposal
 from rlnas.parallel_evaluator import ParallelEvaluator, die_with_parent, evaluator_in_processes
 from rlnas.results import Results
@@ -74,6 +75,7 @@ class Benchmark:
         timeout: seconds after which an evaluation is given up; None for never.
         device: of networks that learn, ``"cpu"`` or ``"cuda"``.
         record: whether to keep every design episode for replay, in ``episodes.sqlite``.
+        cache: evaluations of other runs, for an evaluator that is only described; None for none.
 
     Raises:
         ConfigurationError: if there are no seeds, tasks to prepare on are searched, or a value is not allowed.
@@ -92,6 +94,7 @@ class Benchmark:
     timeout: float | None = None
     device: str = "cpu"
     record: bool = True
+    cache: EvaluationCache | None = None
 
     def __post_init__(self) -> None:
         source, split = self.tasks
@@ -109,7 +112,7 @@ class Benchmark:
             raise ConfigurationError(f"what is called {RANDOM!r} must be random search; give the other another name")
         if self.training is not None and self._shares_tasks(self.training):
             raise ConfigurationError(f"{self.training[0].name}:{self.training[1]} has tasks that are to be searched")
-        folders = [_folder_name(name) for name in self.contestants]
+        folders = [folder_name(name) for name in self.contestants]
         if len(set(folders)) < len(folders):
             raise ConfigurationError(f"agents must differ by more than case and punctuation: {list(self.contestants)}")
 
@@ -255,7 +258,7 @@ class Benchmark:
         return [source.task(split, index) for index in range(self.task_count)]
 
     def _file(self, folder: Path, name: str, seed: int) -> Path:
-        return folder / RUNS / _folder_name(name) / f"{seed}.npz"
+        return folder / RUNS / folder_name(name) / f"{seed}.npz"
 
     def _begin(self, folder: Path) -> None:
         file, settings = folder / SETTINGS, self.settings()
@@ -265,13 +268,13 @@ class Benchmark:
                 if isinstance(source, str):
                     require_agent(source, problem)
         if file.exists():
-            _require_same(folder, _read_json(file), settings)
+            _require_same(folder, read_json(file), settings)
         elif folder.exists() and any(not path.name.endswith(".part") for path in folder.iterdir()):
             raise ConfigurationError(f"{folder} holds something else than a comparison; choose another --out")
         identities = {name: _identity(source) for name, source in self.contestants.items()}
         for name, identity in identities.items():
-            kept = folder / RUNS / _folder_name(name) / IDENTITY
-            if kept.exists() and (was := _read_json(kept)) != identity:
+            kept = folder / RUNS / folder_name(name) / IDENTITY
+            if kept.exists() and (was := read_json(kept)) != identity:
                 raise ConfigurationError(
                     f"{folder} holds runs of another {name!r} ({_short(was)}, not {_short(identity)}); "
                     "show this one under another name"
@@ -283,7 +286,7 @@ class Benchmark:
         # The settings come first: a folder with anything else and without them would be taken for somebody else's.
         write_durably(file, json.dumps(settings, indent=1).encode() + b"\n")
         for name, identity in identities.items():
-            of_agent = folder / RUNS / _folder_name(name)
+            of_agent = folder / RUNS / folder_name(name)
             of_agent.mkdir(parents=True, exist_ok=True)
             write_durably(of_agent / IDENTITY, json.dumps(identity).encode() + b"\n")
 
@@ -303,7 +306,7 @@ class Benchmark:
         """The evaluator, made in this process if it is only described."""
         if isinstance(self.evaluator, Evaluator):
             return self.evaluator
-        return evaluator_in_processes(dict(self.evaluator), workers=1, timeout=self.timeout)
+        return evaluator_in_processes(dict(self.evaluator), workers=1, timeout=self.timeout, cache=self.cache)
 
     def _make_env(self, evaluator: Evaluator | Mapping[str, Any], num_envs: int, **options: Any) -> VectorEnv:
         arguments = {**self.env_options, "tasks": self.tasks, "designs_per_trial": self.designs, **options}
@@ -311,7 +314,7 @@ class Benchmark:
 
     def run_one(self, folder: Path, name: str, seed: int, evaluator: Evaluator, on_step: OnStep | None = None) -> float:
         """Do one run and keep it as a file; the mean of the best accuracies that it found."""
-        set_random_seed(int(np.random.SeedSequence([seed, *name.encode()]).generate_state(1)[0]) >> 1)  # users' own
+        set_random_seed(seed_of_run(seed, name))  # users' own
         with one_thread():
             return self._run_one(folder, name, seed, evaluator, on_step)
 
@@ -418,7 +421,12 @@ def _csv(rows: Sequence[Mapping[str, float]]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _folder_name(agent: str) -> str:
+def seed_of_run(seed: int, agent: str) -> int:
+    """What the process is seeded with before an agent is made for a run."""
+    return int(np.random.SeedSequence([seed, *agent.encode()]).generate_state(1)[0]) >> 1
+
+
+def folder_name(agent: str) -> str:
     """A name for an agent's files, whatever its own contains."""
     plain = re.sub(r"[^A-Za-z0-9]+", "-", agent).strip("-").lower()
     return plain if plain == agent else f"{plain}-{hashlib.sha256(agent.encode()).hexdigest()[:8]}"
@@ -433,7 +441,12 @@ def _identity(source: AgentSource) -> dict[str, str]:
     return {"agent": source, **content}
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in a file of a comparison.
+
+    Raises:
+        DataError: if it is damaged.
+    """
     try:
         data = json.loads(file.read_text())
     except (ValueError, RecursionError) as error:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from rlnas.checkpoint import load_checkpoint, one_line, save_checkpoint
 from rlnas.errors import CheckpointError, ConfigurationError, at_least, one_of
 
-from .agent import Session, State
+from .agent import Session, State, Thinking
 
 Memory: TypeAlias = tuple[Tensor, ...]
 """What is remembered: hidden states (and cells, of an LSTM), each of shape (1, B, hidden)."""
@@ -189,7 +189,6 @@ class Controller(nn.Module):
             entropy = entropy - (log_probs.exp() * log_probs).sum(-1)
         return Judgement(log_prob, entropy, value)
 
-    @torch.no_grad()
     def predict(
         self,
         observation: NDArray[np.float32],
@@ -207,6 +206,33 @@ class Controller(nn.Module):
                 that holds anyway.
         """
         observation = np.asarray(observation)
+        action, _, _, state = self._predict(observation, state, episode_start, deterministic, action_masks)
+        return action if observation.ndim == 2 else action[0], state
+
+    def think(
+        self,
+        observation: NDArray[np.float32],
+        state: State = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> Thinking:
+        """See :func:`rlnas.agents.agent.think`; where several actions are taken in a step, the probabilities of each
+        one's choices stand side by side."""
+        action, logits, value, state = self._predict(observation, state, episode_start, deterministic)
+        parts = torch.split(logits, list(self.config.actions), dim=-1)
+        probabilities = torch.cat([part.softmax(-1) for part in parts], dim=-1)
+        return Thinking(action, state, probabilities.cpu().numpy(), value.cpu().numpy())
+
+    @torch.no_grad()
+    def _predict(
+        self,
+        observation: NDArray[np.float32],
+        state: State,
+        episode_start: NDArray[np.bool_] | None,
+        deterministic: bool,
+        action_masks: NDArray[np.bool_] | None = None,
+    ) -> tuple[NDArray[np.int64], Tensor, Tensor, State]:
+        """Actions (N,), the logits (N, A) they come of, values (N,) and the state after."""
         batch = torch.as_tensor(np.atleast_2d(observation), dtype=torch.float32, device=self.device)
         memory = (
             self.blank(len(batch)) if state is None else tuple(torch.as_tensor(s, device=self.device) for s in state)
@@ -219,9 +245,8 @@ class Controller(nn.Module):
             legal = torch.as_tensor(np.asarray(action_masks, dtype=np.bool_), device=self.device).reshape(
                 len(batch), -1
             )
-        action, _, _, memory = self.act(batch, memory, None if deterministic else self._generator, legal)
-        chosen = action.cpu().numpy()
-        return chosen if observation.ndim == 2 else chosen[0], tuple(part.cpu().numpy() for part in memory)
+        action, logits, value, memory = self.act(batch, memory, None if deterministic else self._generator, legal)
+        return action.cpu().numpy(), logits, value, tuple(part.cpu().numpy() for part in memory)
 
     def save(self, path: str | Path) -> None:
         """Write the controller, and what it is :attr:`about`, as JSON and safetensors with a SHA-256 manifest.
@@ -253,13 +278,16 @@ class Controller(nn.Module):
         """The controller that a checkpoint, read from ``path``, holds."""
         prefix = "controller."
         try:
-            controller = cls(ControllerConfig(**data["controller"]))
+            config = ControllerConfig(**data["controller"])
             mine = {k.removeprefix(prefix): tensor for k, tensor in tensors.items() if k.startswith(prefix)}
             if not all(tensor.is_floating_point() for tensor in mine.values()):
                 raise ValueError("tensors must hold floating-point numbers")
+            with torch.device("meta"):  # where sizes are compared before memory is taken for what is said to be there
+                cls(config).load_state_dict(mine, assign=True)
+            controller = cls(config)
             controller.load_state_dict(mine)
             controller.about = dict(data["about"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise CheckpointError(f"{path}: not a controller of this version: {one_line(error)}") from None
         return controller
 

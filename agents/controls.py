@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rlnas.errors import ConfigurationError
 
-from .agent import State
+from .agent import State, Thinking, think
 from .learned import rl2
 from .problem import SearchProblem
 
@@ -49,6 +49,16 @@ class FeedbackHidden:
         """See :meth:`rlnas.agents.agent.Agent.predict`."""
         hidden = without_feedback(observation, self._layout)
         return self._agent.predict(hidden, state, episode_start, deterministic)  # type: ignore[no-any-return]
+
+    def think(
+        self,
+        observation: NDArray[np.float32],
+        state: State = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> Thinking:
+        """See :func:`rlnas.agents.agent.think`."""
+        return think(self._agent, without_feedback(observation, self._layout), state, episode_start, deterministic)
 
 
 class FeedbackHiddenEnv(VectorWrapper[Any, Any, Any, Any, Any]):

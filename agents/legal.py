@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlnas.errors import ConfigurationError
 
-from .agent import State
+from .agent import State, Thinking
 from .controller import ILLEGAL, gumbel_argmax
 
 
@@ -42,7 +42,6 @@ class LegalAgent:
         self._generator = torch.Generator().manual_seed(seed)
         model.policy.set_training_mode(False)
 
-    @torch.no_grad()
     def predict(
         self,
         observation: NDArray[np.float32],
@@ -51,30 +50,66 @@ class LegalAgent:
         deterministic: bool = False,
     ) -> tuple[NDArray[np.int64], State]:
         """See :meth:`rlnas.agents.agent.Agent.predict`; the state is that of RecurrentPPO, for others None."""
-        batch = torch.as_tensor(np.atleast_2d(observation), dtype=torch.float32, device=self._model.device)
-        legal = batch[:, self._legal] > 0.5
-        policy: Any = self._model.policy
-        if isinstance(self._model, DQN):
-            logits = _epsilon_greedy(policy.q_net(batch), legal, self._model.exploration_rate)
-        elif isinstance(self._model, RecurrentPPO):
-            logits, state = self._remembering(batch, state, episode_start)
-        else:
-            logits = policy.get_distribution(batch).distribution.logits
-        action = gumbel_argmax(logits.masked_fill(~legal, ILLEGAL).cpu(), None if deterministic else self._generator)
-        chosen = action.numpy()
-        return chosen if observation.ndim == 2 else chosen[0], state
+        action, _, state = self._choose(self._batch(observation), state, episode_start, deterministic)
+        return action if observation.ndim == 2 else action[0], state
 
-    def _remembering(
+    @torch.no_grad()
+    def think(
+        self,
+        observation: NDArray[np.float32],
+        state: State = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> Thinking:
+        """See :func:`rlnas.agents.agent.think`; DQN's value is the greatest of a legal action, and RecurrentPPO has
+        none if its critic remembers by itself: an agent's state is the policy's."""
+        batch, policy = self._batch(observation), self._policy
+        if isinstance(self._model, DQN):
+            value = policy.q_net(batch).masked_fill(~self._is_legal(batch), -torch.inf).amax(-1)
+        elif not isinstance(self._model, RecurrentPPO):
+            value = policy.predict_values(batch)[:, 0]
+        elif policy.lstm_critic is None:
+            value = policy.predict_values(batch, *self._memory(batch, state, episode_start))[:, 0]
+        else:
+            value = None
+        action, logits, state = self._choose(batch, state, episode_start, deterministic)
+        return Thinking(action, state, logits.softmax(-1).numpy(), None if value is None else value.cpu().numpy())
+
+    @property
+    def _policy(self) -> Any:
+        return self._model.policy
+
+    def _batch(self, observation: NDArray[np.float32]) -> Tensor:
+        return torch.as_tensor(np.atleast_2d(observation), dtype=torch.float32, device=self._model.device)
+
+    def _is_legal(self, batch: Tensor) -> Tensor:
+        return batch[:, self._legal] > 0.5
+
+    @torch.no_grad()
+    def _choose(
+        self, batch: Tensor, state: State, episode_start: NDArray[np.bool_] | None, deterministic: bool
+    ) -> tuple[NDArray[np.int64], Tensor, State]:
+        """Actions (N,), the logits (N, A) that they come of, and the state after."""
+        legal = self._is_legal(batch)
+        if isinstance(self._model, DQN):
+            logits = _epsilon_greedy(self._policy.q_net(batch), legal, self._model.exploration_rate)
+        elif isinstance(self._model, RecurrentPPO):
+            distribution, memory = self._policy.get_distribution(batch, *self._memory(batch, state, episode_start))
+            logits, state = distribution.distribution.logits, tuple(part.cpu().numpy() for part in memory)
+        else:
+            logits = self._policy.get_distribution(batch).distribution.logits
+        logits = logits.masked_fill(~legal, ILLEGAL).cpu()
+        return gumbel_argmax(logits, None if deterministic else self._generator).numpy(), logits, state
+
+    def _memory(
         self, batch: Tensor, state: State, episode_start: NDArray[np.bool_] | None
-    ) -> tuple[Tensor, State]:
-        policy: Any = self._model.policy
-        layers, _, units = policy.lstm_hidden_state_shape
+    ) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """RecurrentPPO's memory, and where it is to be forgotten."""
+        layers, _, units = self._policy.lstm_hidden_state_shape
         blank = np.zeros((layers, len(batch), units), dtype=np.float32)
         hidden, cell = (torch.as_tensor(s, device=batch.device) for s in state or (blank, blank))
         started = np.zeros(len(batch)) if episode_start is None else np.atleast_1d(episode_start)
-        starts = torch.as_tensor(started, dtype=torch.float32, device=batch.device)
-        distribution, memory = policy.get_distribution(batch, (hidden, cell), starts)
-        return distribution.distribution.logits, tuple(part.cpu().numpy() for part in memory)
+        return (hidden, cell), torch.as_tensor(started, dtype=torch.float32, device=batch.device)
 
 
 def _epsilon_greedy(values: Tensor, legal: Tensor, rate: float) -> Tensor:

@@ -28,7 +28,7 @@ from rlnas.checkpoint import load_checkpoint, one_line, save_checkpoint
 from rlnas.device import choose_device
 from rlnas.errors import CheckpointError, ConfigurationError, at_least
 
-from .agent import Session, State
+from .agent import Session, State, Thinking
 from .controller import Controller
 from .environments import as_vector_env, controller_config
 from .ppo import clipped_surrogate, discounted_sum, explained_variance, generalised_advantage
@@ -253,6 +253,16 @@ class RL2:
         """See :meth:`rlnas.agents.controller.Controller.predict`."""
         return self.controller.predict(observation, state, episode_start, deterministic, action_masks)
 
+    def think(
+        self,
+        observation: NDArray[np.float32],
+        state: State = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> Thinking:
+        """See :func:`rlnas.agents.agent.think`."""
+        return self.controller.think(observation, state, episode_start, deterministic)
+
     def session(self, deterministic: bool = False) -> Session:
         """The agent with its memory kept for you; see :class:`~rlnas.agents.agent.Session`."""
         return Session(self, deterministic)
@@ -379,7 +389,7 @@ class RL2:
             controller.seed(learner.seed)
             state = learner._optimizer_state(tensors) if learner.updates else {}
             learner.optimizer.load_state_dict({**learner.optimizer.state_dict(), "state": state})
-        except (KeyError, TypeError, ValueError, RuntimeError, ConfigurationError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise CheckpointError(f"{path}: holds no learner of this version: {one_line(error)}") from None
         if env is not None:
             learner.set_env(env)

@@ -12,7 +12,7 @@ from rlnas.architecture import Architecture
 from rlnas.errors import ConfigurationError
 from rlnas.search_space import SearchSpace
 
-from .agent import Agent, State
+from .agent import Agent, State, Thinking, think
 from .problem import MakeAgent, SearchProblem
 from .searchers import Searcher
 
@@ -173,6 +173,22 @@ class MemoryWiped:
         deterministic: bool = False,
     ) -> tuple[NDArray[np.int64], State]:
         """See :meth:`rlnas.agents.agent.Agent.predict`."""
+        wiped, begins = self._wiped(observation)
+        return self._agent.predict(wiped, state, begins, deterministic)  # type: ignore[no-any-return]
+
+    def think(
+        self,
+        observation: NDArray[np.float32],
+        state: State = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> Thinking:
+        """See :func:`rlnas.agents.agent.think`."""
+        wiped, begins = self._wiped(observation)
+        return think(self._agent, wiped, state, begins, deterministic)
+
+    def _wiped(self, observation: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Observations without what came before, and where designs begin."""
         begins = observation[..., self._layout["position"].start] > 0
         wiped = observation.copy()
         for name in self._layout.MEMORY:
@@ -181,4 +197,4 @@ class MemoryWiped:
                 part[begins] = 0.0
             else:
                 part[...] = 1.0 if name == "designs_left" else 0.0
-        return self._agent.predict(wiped, state, begins, deterministic)  # type: ignore[no-any-return]
+        return wiped, begins

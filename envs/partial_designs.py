@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,8 @@ from rlnas.errors import IllegalChoiceError
 from rlnas.search_space import SearchSpace
 
 from .evaluated_designs import EvaluatedDesigns, Rows
+
+_DIGITS = bytes.maketrans(b"\0\1", b"01")
 
 
 class PartialDesigns:
@@ -102,8 +106,7 @@ class PartialDesigns:
     def taken(self, row: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
         """A design's actions so far, and the legal ones at each of them as a string of ``0`` and ``1``."""
         done = int(self.position[row])
-        masks = ("".join("1" if legal else "0" for legal in mask) for mask in self._masks[row, :done].tolist())
-        return tuple(self.choices[row, :done].tolist()), tuple(masks)
+        return tuple(self.choices[row, :done].tolist()), _texts(self._masks[row, :done].tobytes(), done)
 
     def start(self, row: int) -> str:
         """Canonical text of the network that a design began with, "" where it began with none."""
@@ -140,6 +143,14 @@ class PartialDesigns:
         decision = self.space.decisions[int(self.position[row])]
         legal = [n for n, ok in zip(decision.choices, self.legal()[row], strict=False) if ok]
         raise IllegalChoiceError(f"{decision.name}: action {actions[row]} is illegal here (legal: {', '.join(legal)})")
+
+
+@lru_cache(4096)
+def _texts(masks: bytes, count: int) -> tuple[str, ...]:
+    """``count`` masks as strings of ``0`` and ``1``; remembered, because designs often have the same."""
+    digits = masks.translate(_DIGITS).decode()
+    width = len(digits) // max(count, 1)
+    return tuple(digits[place * width : (place + 1) * width] for place in range(count))
 
 
 def _one_hot(length: int) -> NDArray[np.float32]:

@@ -258,8 +258,7 @@ class Trials:
         self.best[better], self.incumbent[better] = self.accuracy[better], self.partial.choices[better]
         self.status[rows] = [str(evaluation.status) for evaluation in evaluations]
         if self.recorder is not None:
-            ended = zip(rows.tolist(), evaluations, seeds, rewards.tolist(), strict=True)
-            self.recorder([self._episode(*design) for design in ended])
+            self.recorder(self._episodes(rows, evaluations, seeds, rewards))
         self.design[rows] += 1
         return rewards
 
@@ -298,25 +297,40 @@ class Trials:
             )
         return self._references[task.digest]
 
-    def _episode(self, row: int, evaluation: Evaluation, evaluation_seed: int, reward: float) -> DesignEpisode:
-        actions, masks = self.partial.taken(row)
-        return DesignEpisode(
-            agent=self.agent,
-            trial=int(self.trial[row]),
-            design=int(self.design[row]),
-            seed=self._seeds[row],
-            env=self._spec,
-            task=self.tasks[row].name,
-            task_digest=self.tasks[row].digest,
-            evaluation_seed=evaluation_seed,
-            actions=actions,
-            masks=masks,
-            rewards=(0.0,) * (len(actions) - 1) + (reward,),
-            architecture=self.architecture[row],
-            evaluation=evaluation,
-            best=float(self.best[row]),
-            start=self.partial.start(row),
-        )
+    def _episodes(
+        self,
+        rows: NDArray[np.int64],
+        evaluations: Sequence[Evaluation],
+        seeds: Sequence[int],
+        rewards: NDArray[np.float64],
+    ) -> list[DesignEpisode]:
+        """The records of the designs that ended in some rows."""
+        numbers = (column[rows].tolist() for column in (self.trial, self.design, self.architecture, self.best))
+        columns = zip(rows.tolist(), evaluations, seeds, rewards.tolist(), *numbers, strict=True)
+        episodes = []
+        for row, evaluation, seed, reward, trial, design, architecture, best in columns:
+            task = self.tasks[row]
+            actions, masks = self.partial.taken(row)
+            episodes.append(
+                DesignEpisode(
+                    agent=self.agent,
+                    trial=trial,
+                    design=design,
+                    seed=self._seeds[row],
+                    env=self._spec,
+                    task=task.name,
+                    task_digest=task.digest,
+                    evaluation_seed=seed,
+                    actions=actions,
+                    masks=masks,
+                    rewards=(0.0,) * (len(actions) - 1) + (reward,),
+                    architecture=architecture,
+                    evaluation=evaluation,
+                    best=best,
+                    start=self.partial.start(row),
+                )
+            )
+        return episodes
 
 
 def _lookup_of(settings: TrialSettings) -> Callable[[NDArray[np.int64], Sequence[Task], int], list[Evaluation]] | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rlnas.adaptation import Adaptation, Score
+    from rlnas.evaluation_cache import EvaluationCache
     from rlnas.initialisation import Initialisation
     from rlnas.population import Population
     from rlnas.routes import Images
@@ -57,6 +58,7 @@ class BatchedEvaluator(SequentialEvaluator):
             :data:`CUDA_TILES`; on a CPU every set is one tile and sets of equally many images are trained together,
             which is faster there.
         precision: ``"float32"``, or ``"bfloat16"`` for convolutions that are faster and less exact.
+        cache: as for :class:`~rlnas.sequential_evaluator.SequentialEvaluator`.
 
     Raises:
         ConfigurationError: if the device is unknown or absent, the adaptation has no start that serves it, or
@@ -75,8 +77,9 @@ class BatchedEvaluator(SequentialEvaluator):
         memory: int | None = None,
         tiles: Sequence[int] | None = None,
         precision: str = "float32",
+        cache: EvaluationCache | None = None,
     ) -> None:
-        super().__init__(adaptation, device, cache_size, init)
+        super().__init__(adaptation, device, cache_size, init, cache)
         self.memory = None if memory is None else at_least("memory", memory, 1)
         self.tiles = CUDA_TILES if tiles is None and self.device.type == "cuda" else tuple(tiles or ())
         for tile in self.tiles:
@@ -85,6 +88,9 @@ class BatchedEvaluator(SequentialEvaluator):
 
     def spec(self) -> dict[str, Any]:
         return {**super().spec(), "tiles": list(self.tiles), "precision": self.precision}
+
+    def version(self) -> dict[str, Any] | None:
+        return super().version()  # of a description that says more
 
     def _train_all(self, proposals: Sequence[Proposal]) -> list[Evaluation]:
         import torch

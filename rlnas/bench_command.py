@@ -14,6 +14,7 @@ import typer
 from rlnas.cli_options import (
     AdaptationName,
     AdaptationOption,
+    Cache,
     Data,
     Designs,
     Device,
@@ -32,6 +33,7 @@ from rlnas.cli_options import (
     names_in,
     new_folder,
     problem_of,
+    shared_evaluations,
 )
 from rlnas.errors import ConfigurationError, one_of
 
@@ -117,6 +119,7 @@ def bench(
     workers: Workers = 1,
     timeout: Timeout = None,
     record: Record = None,
+    cache: Cache = True,
     as_json: Json = False,
 ) -> None:
     """Compare agents on the same tasks at equal evaluations over several seeds. The same command again goes on."""
@@ -127,22 +130,24 @@ def bench(
     training = None if training_tasks is None else problem_of(env, training_tasks, task_option, download, data)[1]
     chosen = device_of(device)
     spec = evaluator_spec(problem["evaluator"], evaluator, chosen, init, adaptation, adaptation_option)
-    benchmark = Benchmark(
-        env,
-        searched,
-        named_agents(names_in(agents)),
-        range(seed, seed + seeds),
-        designs,
-        spec,
-        _usual_trials(spec, searched) if trials is None else trials,
-        training,
-        training_steps,
-        {"space": problem["space"], **({} if duplicates == "count" else {"duplicates": duplicates})},
-        timeout,
-        chosen,
-        spec["kind"] != "table" if record is None else record,
-    )
-    _compare(benchmark, out or new_folder("bench"), workers, as_json)
+    with shared_evaluations(cache, spec) as shared:
+        benchmark = Benchmark(
+            env,
+            searched,
+            named_agents(names_in(agents)),
+            range(seed, seed + seeds),
+            designs,
+            spec,
+            _usual_trials(spec, searched) if trials is None else trials,
+            training,
+            training_steps,
+            {"space": problem["space"], **({} if duplicates == "count" else {"duplicates": duplicates})},
+            timeout,
+            chosen,
+            spec["kind"] != "table" if record is None else record,
+            cache=shared,
+        )
+        _compare(benchmark, out or new_folder("bench"), workers, as_json)
 
 
 def search(
@@ -168,6 +173,7 @@ def search(
     evaluator: EvaluatorKind = None,
     workers: Workers = 1,
     timeout: Timeout = None,
+    cache: Cache = True,
     as_json: Json = False,
 ) -> None:
     """Search unseen tasks with a trained, frozen controller, beside other searchers at equal evaluations."""
@@ -181,19 +187,21 @@ def search(
     spec = evaluator_spec(problem["evaluator"], evaluator, chosen, init, adaptation, adaptation_option)
     others = ["wiped=wiped:" + str(agent) if name == "wiped" else name for name in names_in(against)]
     agents: dict[str, AgentSource] = dict(named_agents([f"rl2={agent}", *others]))
-    benchmark = Benchmark(
-        env,
-        searched,
-        agents,
-        [seed],
-        designs,
-        spec,
-        _usual_trials(spec, searched) if trials is None else trials,
-        env_options={"space": problem["space"], **({} if duplicates == "count" else {"duplicates": duplicates})},
-        timeout=timeout,
-        device=chosen,
-    )
-    _compare(benchmark, out or new_folder("search"), workers, as_json)
+    with shared_evaluations(cache, spec) as shared:
+        benchmark = Benchmark(
+            env,
+            searched,
+            agents,
+            [seed],
+            designs,
+            spec,
+            _usual_trials(spec, searched) if trials is None else trials,
+            env_options={"space": problem["space"], **({} if duplicates == "count" else {"duplicates": duplicates})},
+            timeout=timeout,
+            device=chosen,
+            cache=shared,
+        )
+        _compare(benchmark, out or new_folder("search"), workers, as_json)
 
 
 def _usual_trials(evaluator: dict[str, Any], searched: tuple[TaskSource, str]) -> int:

@@ -17,6 +17,7 @@ from rlnas.bench_command import bench, search
 from rlnas.cli_options import (
     AdaptationName,
     AdaptationOption,
+    Cache,
     Data,
     Device,
     Download,
@@ -34,15 +35,18 @@ from rlnas.cli_options import (
     new_folder,
     portable,
     problem_of,
+    shared_evaluations,
 )
 from rlnas.errors import ConfigurationError, RlnasError, one_of
 from rlnas.meta_command import meta_train
 from rlnas.registration import PRESETS
+from rlnas.replay_command import replay
 from rlnas.store_command import app as store_app
 from rlnas.tabulate_command import tabulate
 
 if TYPE_CHECKING:
     from rlnas.agents.training import TrainSettings
+    from rlnas.evaluation_cache import EvaluationCache
     from rlnas.evaluator import Evaluator
 
 app = typer.Typer(
@@ -128,6 +132,7 @@ def train(
     evaluator: EvaluatorKind = None,
     workers: Workers = 1,
     timeout: Timeout = None,
+    cache: Cache = True,
     as_json: Json = False,
 ) -> None:
     """Train a controller (RL²: an LSTM policy, by PPO over whole trials). Ctrl-C stops it so that it can go on."""
@@ -172,7 +177,12 @@ def train(
         progress.advance(int(statistics["timesteps"]) - progress.done, int(statistics["designs"]), shown)
 
     spec = settings.env_options.get("evaluator") or PRESETS[settings.env]["evaluator"]
-    with Interruption() as stop, _evaluator(spec, device, workers, timeout) as judge, progress:
+    with (
+        Interruption() as stop,
+        shared_evaluations(cache, spec) as shared,
+        _evaluator(spec, device, workers, timeout, shared) as judge,
+        progress,
+    ):
         result = run_training(out, judge, learner_device, on_update, stop)
     if as_json:
         print(json.dumps(result))
@@ -185,36 +195,10 @@ def train(
 
 app.command("meta-train")(meta_train)
 app.command()(tabulate)
-
-
 app.command()(bench)
 app.command()(search)
+app.command()(replay)
 app.add_typer(store_app)
-
-
-@app.command()
-def replay(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, or its episodes.sqlite.")],
-    trial: Annotated[int | None, typer.Argument(help="A trial's number; without it, trials are listed.")] = None,
-    agent: Annotated[str | None, typer.Option(help="Whose trial, where several agents were recorded.")] = None,
-    recompute: Annotated[bool, typer.Option("--recompute", help="Train every proposal again and compare.")] = False,
-    pause: Annotated[float, typer.Option(min=0, help="Seconds between steps; 0: Enter steps.")] = 0,
-    limit: Annotated[int, typer.Option(min=1, help="Trials to list for each agent.")] = 20,
-    as_json: Json = False,
-) -> None:
-    """Look at recorded search episodes, step by step, or train them again; status 1 says that something differs."""
-    from rlnas.replay_terminal import compare_recomputed, list_trials, step_through
-    from rlnas.store import EpisodeStore
-
-    path = run / "episodes.sqlite" if run.is_dir() else run
-    with EpisodeStore(path, mode="r") as store:
-        if recompute:
-            if not compare_recomputed(store, trial, agent, as_json):
-                sys.exit(1)
-        elif trial is None:
-            list_trials(store, agent, limit, as_json)
-        else:
-            step_through(store, trial, agent, pause, as_json)
 
 
 def _require_same(run: Path, settings: TrainSettings, wanted: TrainSettings, context: typer.Context) -> None:
@@ -243,10 +227,12 @@ def _steps_done(run: Path) -> int:
 
 
 @contextmanager
-def _evaluator(spec: dict[str, Any], device: str, workers: int, timeout: float | None) -> Iterator[Evaluator]:
+def _evaluator(
+    spec: dict[str, Any], device: str, workers: int, timeout: float | None, cache: EvaluationCache | None
+) -> Iterator[Evaluator]:
     from rlnas.parallel_evaluator import ParallelEvaluator, evaluator_in_processes
 
-    evaluator = evaluator_in_processes(spec, device=device, workers=workers, timeout=timeout)
+    evaluator = evaluator_in_processes(spec, device=device, workers=workers, timeout=timeout, cache=cache)
     try:
         yield evaluator
     finally:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlnas.errors import ConfigurationError, DataError, one_of
+from rlnas.errors import CacheError, ConfigurationError, DataError, one_of
 from rlnas.registration import PRESETS
 
 if TYPE_CHECKING:
+    from rlnas.evaluation_cache import EvaluationCache
     from rlnas.search_space import SearchSpace
     from rlnas.tabular_evaluator import TableSource
     from rlnas.task import TaskSource
@@ -49,6 +52,14 @@ EvaluatorKind = Annotated[
 ]
 Timeout = Annotated[
     float | None, typer.Option(help="Seconds after which a worker process that hangs is killed and replaced.")
+]
+Cache = Annotated[
+    bool,
+    typer.Option(
+        "--cache/--no-cache",
+        help="Share evaluations with earlier and later runs through one file, which may be deleted: $RLNAS_CACHE, "
+        "else rlnas/evaluations.sqlite in $XDG_CACHE_HOME or ~/.cache. Tables need none.",
+    ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder of results; by default a new one under runs/.")]
 
@@ -175,6 +186,29 @@ def _require_whole(source: TableSource, split: str) -> None:
                 f"{source.table.space.path}: column {column!r} has NaN for {missing} of {source.table.space.size} "
                 "designs; search other columns (--task-option tasks=...) or fill it"
             )
+
+
+@contextmanager
+def shared_evaluations(wanted: bool, evaluator: Mapping[str, Any]) -> Iterator[EvaluationCache | None]:
+    """The cache of all runs; None if it is not wanted, not needed, or cannot be opened, which a line says.
+
+    Args:
+        wanted: as ``--cache`` says.
+        evaluator: description of the evaluator; that of a table needs none.
+    """
+    from rlnas.evaluation_cache import EvaluationCache, default_cache_path
+
+    cache = None
+    if wanted and evaluator["kind"] != "table":
+        try:
+            cache = EvaluationCache(default_cache_path())
+        except CacheError as error:
+            print(f"rlnas: going on without sharing evaluations: {error}", file=sys.stderr)
+    try:
+        yield cache
+    finally:
+        if cache is not None:
+            cache.close()
 
 
 def names_in(text: str) -> list[str]:

@@ -75,7 +75,7 @@ def read_comparison(folder: str | Path) -> Comparison:
         )
     except FileNotFoundError as error:
         raise DataError(f"{folder} holds no finished comparison (there is no {Path(error.filename).name})") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # whatever damaged JSON, or CSV, makes of its reader
         raise DataError(f"{folder} holds a damaged comparison: {' '.join(str(error).split())}") from None
     return Comparison(results, {agent: texts[rows].reshape(shape) for agent, rows in of.items()}, summary, settings)
 

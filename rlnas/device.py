@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +56,32 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not available:
         raise ConfigurationError("device cuda was asked for, but torch finds no CUDA device; use cpu or auto")
     return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def arithmetic(device: torch.device) -> dict[str, str]:
+    """What the last digits of a result depend on beside the program: libraries, the processor, and how they round."""
+    import torch
+
+    found = {
+        "torch": str(torch.__version__),
+        **_machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "products": torch.get_float32_matmul_precision(),
+    }
+    if device.type == "cuda":  # random starts are drawn on the CPU nevertheless
+        found |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}  # type: ignore[no-untyped-call]
+        found |= {"gpu": torch.cuda.get_device_name(device)}
+    return found
+
+
+@cache
+def _machine() -> dict[str, str]:
+    """The processor's model is in it: libraries choose their algorithms, and where they cut sums, by it."""
+    table = Path("/proc/cpuinfo")
+    lines = table.read_text().splitlines() if table.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    processor = models[0] if models else platform.processor()
+    return {"libc": "-".join(platform.libc_ver()), "machine": platform.machine(), "processor": processor}
 
 
 def free_memory(device: torch.device) -> int:

@@ -46,6 +46,10 @@ class CheckpointError(RlnasError):
     """A saved agent or training state is truncated, altered, or made for something else."""
 
 
+class CacheError(RlnasError):
+    """A cache of evaluations cannot be opened, read or written."""
+
+
 class StoreError(RlnasError):
     """An episode store cannot be opened, or an episode in it is damaged."""
 

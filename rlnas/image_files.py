@@ -188,6 +188,8 @@ def npz_arrays(path: Path) -> dict[str, NDArray[Any]]:
                 if name in file:
                     reading = f"{name} cannot be read"
                     arrays[name] = file[name]
+                    if not isinstance(arrays[name], np.ndarray):
+                        raise ValueError("it is not an array")
         except Exception as error:  # numpy and zipfile raise many kinds on what is not, or no longer, an archive
             raise DataError(f"{path}: {reading} ({error})") from error
     return arrays

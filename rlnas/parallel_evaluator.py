@@ -18,11 +18,14 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rlnas.errors import ConfigurationError, RlnasError, at_least
-from rlnas.evaluator import CachedEvaluator, Evaluation, Evaluator, Proposal, Status
+from rlnas.evaluator import CachedEvaluator, Evaluation, Evaluator, Proposal, Status, stated_version
 from rlnas.specs import evaluator_from_spec
+
+if TYPE_CHECKING:
+    from rlnas.evaluation_cache import EvaluationCache
 
 DEATHS_TO_QUARANTINE = 2
 FAILED_STARTS = 10
@@ -34,7 +37,12 @@ DYING_SECONDS = 1.0
 
 
 def evaluator_in_processes(
-    spec: Mapping[str, Any], *, workers: int = 1, timeout: float | None = None, **options: Any
+    spec: Mapping[str, Any],
+    *,
+    workers: int = 1,
+    timeout: float | None = None,
+    cache: EvaluationCache | None = None,
+    **options: Any,
 ) -> Evaluator:
     """The evaluator that ``spec`` describes, in worker processes where these are asked for.
 
@@ -43,6 +51,7 @@ def evaluator_in_processes(
         workers: processes that train; 1 is this one unless there is a ``timeout``. A table, which trains nothing, is
             always read in this process.
         timeout: seconds that a worker may take for a share of proposals; None for as long as it likes.
+        cache: evaluations of other runs; None for none.
         options: of the evaluator's kind, in place of those described; of worker processes also ``share``. A table has
             no use for any.
 
@@ -51,9 +60,10 @@ def evaluator_in_processes(
     """
     if spec.get("kind") == "table":
         return evaluator_from_spec(spec)
+    here: dict[str, Any] = {} if cache is None else {"cache": cache}  # other kinds of evaluators may know of none
     if workers == 1 and timeout is None:
-        return evaluator_from_spec(spec, **options)
-    here = {name: options.pop(name) for name in ("share", "cache_size") if name in options}
+        return evaluator_from_spec(spec, **options, **here)
+    here |= {name: options.pop(name) for name in ("share", "cache_size") if name in options}
     return ParallelEvaluator(workers, {**spec, **options}, timeout=timeout, **here)
 
 
@@ -71,7 +81,8 @@ class ParallelEvaluator(CachedEvaluator):
         spec: describes the evaluator that every worker makes, as :func:`rlnas.specs.evaluator_from_spec` reads it.
         timeout: seconds within which a worker must answer a share; None to wait for ever.
         share: the most proposals that a worker is given at once.
-        cache_size: evaluations to remember, 0 for none; the cache is kept here, not in the workers.
+        cache_size: evaluations to remember, 0 for none; they are kept here, not in the workers.
+        cache: evaluations of other runs; None for none. It is read and written here, not in the workers.
 
     Raises:
         ConfigurationError: if an option has a value that is not allowed, or ``spec`` describes no evaluator.
@@ -86,14 +97,16 @@ class ParallelEvaluator(CachedEvaluator):
         timeout: float | None = None,
         share: int = 32,
         cache_size: int = 500_000,
+        cache: EvaluationCache | None = None,
     ) -> None:
         at_least("workers", workers, 1)
-        super().__init__(at_least("cache_size", cache_size, 0))
+        super().__init__(at_least("cache_size", cache_size, 0), cache)
         self.share = at_least("share", share, 1)
         if timeout is not None and not (_is_number(timeout) and 0 < timeout < math.inf):
             raise ConfigurationError(f"timeout must be a positive number of seconds or None, got {timeout!r}")
         self.timeout = timeout
         self._spec: dict[str, Any] | None = None
+        self._version: dict[str, Any] | None = None
         self._failed_starts = 0
         self._workers = [_Worker(dict(spec)) for _ in range(workers)]
         try:
@@ -121,6 +134,10 @@ class ParallelEvaluator(CachedEvaluator):
         """The description of the workers' evaluator: in this process it gives equal results."""
         assert self._spec is not None
         return copy.deepcopy(self._spec)
+
+    def version(self) -> dict[str, Any] | None:
+        """What the workers' evaluator states: processes change no results."""
+        return copy.deepcopy(self._version)
 
     def _train_all(self, proposals: Sequence[Proposal]) -> list[Evaluation]:
         if proposals and not self._workers:
@@ -174,7 +191,7 @@ class ParallelEvaluator(CachedEvaluator):
             raise answer
         if share is None:
             assert isinstance(answer, dict)
-            worker.ready, self._spec = True, answer
+            worker.ready, self._spec, self._version = True, answer["spec"], answer["version"]
         else:
             assert isinstance(answer, list)
             shares.results.update(zip(share.indices, answer, strict=True))
@@ -239,7 +256,7 @@ class _Shares:
 
 
 _Answer: TypeAlias = dict[str, Any] | list[Evaluation] | Exception
-"""A worker sends its evaluator's spec when it is ready, then a share's evaluations; at any time the error it met."""
+"""A worker sends its evaluator's spec and version when it is ready, then a share's evaluations; or the error it met."""
 
 
 class _Worker:
@@ -321,7 +338,7 @@ def _serve(connection: Connection, spec: dict[str, Any]) -> None:
         except Exception as error:
             connection.send(_portable(error))
             return
-        connection.send(evaluator.spec())
+        connection.send({"spec": evaluator.spec(), "version": stated_version(evaluator)})
         while True:
             request = connection.recv_bytes()
             try:

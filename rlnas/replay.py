@@ -1,4 +1,4 @@
-"""Replay: do recorded design episodes again and compare, or tell one step by step.
+"""Replay: do recorded design episodes again and compare.
 
 An episode holds what is needed to rebuild its space, its task and its evaluator; no environment and no agent takes
 part. What cannot be recomputed from the record alone is believed: who designed it, and how its task was drawn.
@@ -253,42 +253,3 @@ def _compare_result(again: _Retraced, evaluation: Evaluation, best_before: float
         again.differ("rewards", final, world.reward(task, evaluation.accuracy, best_before or 0.0), len(earlier))
     if best_before is not None:
         again.differ("best", episode.best, max(best_before, evaluation.accuracy))
-
-
-def render_steps(episode: DesignEpisode, best_before: float | None = None) -> Iterator[str]:
-    """Tell an episode as plain text: one block of lines for its beginning, one for each step, one for its result.
-
-    Args:
-        episode: what to tell.
-        best_before: best accuracy earlier in the trial, where it is known.
-
-    Raises:
-        ConfigurationError: if the episode's space cannot be made here.
-    """
-    start = f"\n  start        {episode.start}" if episode.start else ""
-    yield f"{episode.agent}: trial {episode.trial}, design {episode.design}\n  task         {episode.task}{start}"
-    told = retracing_of(episode.env).tell(episode)
-    for step, (words, mask, reward) in enumerate(zip(told, episode.masks, episode.rewards, strict=True)):
-        best = episode.best if step == len(episode.actions) - 1 else best_before
-        yield (
-            f"{words.step}\n"
-            f"  choice       {words.choice}, of {mask.count('1')} legal\n"
-            f"  design       {words.design}\n"
-            f"  reward       {reward:.4f}\n"
-            f"  best so far  {'unknown' if best is None else format(best, '.4f')}"
-        )
-    yield "\n".join(_render_result(episode))
-
-
-def _render_result(episode: DesignEpisode) -> list[str]:
-    evaluation = episode.evaluation
-    loss = "none" if evaluation.loss is None else f"{evaluation.loss:.4f}"
-    lines = [
-        f"result: {evaluation.status}",
-        f"  architecture {episode.architecture or 'none: an illegal choice ended the design'}",
-        f"  accuracy     {evaluation.accuracy:.4f}",
-        f"  loss         {loss}",
-        f"  size         {evaluation.parameters:,} parameters, {evaluation.flops:,} multiply-accumulates",
-        f"  time         {evaluation.seconds:.3f} s{', remembered' if evaluation.cached else ''}",
-    ]
-    return [*lines, f"  message      {evaluation.message}"] if evaluation.message else lines

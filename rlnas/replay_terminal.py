@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 
+from rlnas.episode import DesignEpisode
 from rlnas.errors import ConfigurationError, one_of
 from rlnas.progress import Progress
-from rlnas.replay import recompute, render_steps
+from rlnas.replay import recompute
+from rlnas.replay_text import render_steps
 from rlnas.store import AgentSummary, EpisodeStore
+from rlnas.thought import Thoughts
 
 
 def list_trials(store: EpisodeStore, agent: str | None, limit: int, as_json: bool) -> None:
@@ -37,8 +41,8 @@ def list_trials(store: EpisodeStore, agent: str | None, limit: int, as_json: boo
             print(f"  ... and {len(trials) - limit} more (--limit)")
 
 
-def step_through(store: EpisodeStore, trial: int, agent: str | None, pause: float, as_json: bool) -> None:
-    """Print a trial step by step: after Enter on a terminal, otherwise at once or every ``pause`` seconds.
+def trial_of(store: EpisodeStore, trial: int, agent: str | None) -> list[DesignEpisode]:
+    """The designs of a trial, in order.
 
     Raises:
         ConfigurationError: if there is no such trial, or several agents played it and none is named.
@@ -48,20 +52,33 @@ def step_through(store: EpisodeStore, trial: int, agent: str | None, pause: floa
         raise ConfigurationError(
             f"trial {trial} was played by several agents; choose with --agent: {', '.join(agents)}"
         )
-    episodes = list(store.episodes(agents[0], trial))
-    if as_json:
-        print(json.dumps([episode.to_json() for episode in episodes]))
-        return
+    return list(store.episodes(agents[0], trial))
+
+
+def step_through(
+    episodes: Sequence[DesignEpisode], pause: float, thoughts: Thoughts | None = None, whose: str | None = None
+) -> None:
+    """Print a trial step by step: after Enter on a terminal, otherwise at once or every ``pause`` seconds.
+
+    Args:
+        episodes: the trial's designs.
+        pause: seconds between steps.
+        thoughts: an agent's, if they are known.
+        whose: the agent of the thoughts.
+    """
+    if whose is not None:
+        print(f"policy and value: {whose}")
     waits_for_enter = not pause and sys.stdin.isatty() and sys.stdout.isatty()
     best: float | None = 0.0
-    for episode in episodes:
-        for block in render_steps(episode, best):
+    previous: DesignEpisode | None = None
+    for episode, row in zip(episodes, thoughts or [()] * len(episodes), strict=True):
+        for block in render_steps(episode, best, row, previous):
             print(block, flush=True)
             if waits_for_enter:
                 input()
             else:
                 time.sleep(pause)
-        best = episode.best
+        best, previous = episode.best, episode if episode.architecture else previous
 
 
 def compare_recomputed(store: EpisodeStore, trial: int | None, agent: str | None, as_json: bool) -> bool:
@@ -91,6 +108,18 @@ def compare_recomputed(store: EpisodeStore, trial: int | None, agent: str | None
     else:
         print(f"{same} designs trained again: all equal")
     return difference is None
+
+
+def only_agent(store: EpisodeStore, agent: str | None) -> str:
+    """The agent whose episodes a store has, or the one of them that is asked for.
+
+    Raises:
+        ConfigurationError: if there is no such agent, or there are several and none is named.
+    """
+    names = [row.agent for row in _summaries(store, agent)]
+    if len(names) > 1:
+        raise ConfigurationError(f"several agents were recorded; choose with --agent: {', '.join(names)}")
+    return names[0]
 
 
 def _summaries(store: EpisodeStore, agent: str | None) -> list[AgentSummary]:

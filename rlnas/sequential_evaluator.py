@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rlnas.device import choose_device, one_thread
+from rlnas.device import arithmetic, choose_device, one_thread
 from rlnas.errors import CheckpointError, ConfigurationError, RlnasError
 from rlnas.evaluator import CachedEvaluator, Evaluation, Proposal, Status
 from rlnas.graph import count_flops, count_parameters
@@ -17,7 +17,11 @@ from rlnas.task import FewShotTask, Task
 
 if TYPE_CHECKING:
     from rlnas.adaptation import Adaptation, Score
+    from rlnas.evaluation_cache import EvaluationCache
     from rlnas.initialisation import Initialisation
+
+EVALUATOR_VERSION = 1
+"""Raise it with any change to the program that changes what a network is found to be worth, in the last digit even."""
 
 
 class SequentialEvaluator(CachedEvaluator):
@@ -28,6 +32,7 @@ class SequentialEvaluator(CachedEvaluator):
         device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``.
         cache_size: evaluations to remember; 0 for none.
         init: the meta-learned start of every network, or its folder; None for seeded random starts.
+        cache: evaluations of other runs; None for none.
 
     Raises:
         ConfigurationError: if the device is unknown or absent, or the adaptation has no start that serves it.
@@ -42,16 +47,22 @@ class SequentialEvaluator(CachedEvaluator):
         device: str = "cpu",
         cache_size: int = 500_000,
         init: Initialisation | str | Path | None = None,
+        cache: EvaluationCache | None = None,
     ) -> None:
         from rlnas.initialisation import matched
 
-        super().__init__(cache_size)
+        super().__init__(cache_size, cache)
         self.adaptation, self.init = matched(adaptation, init)
         self.device = choose_device(device)
 
     def spec(self) -> dict[str, Any]:
         start = {} if self.init is None else {"init": self.init.spec()}
         return {"kind": self.kind, "device": self.device.type, "adaptation": asdict(self.adaptation), **start}
+
+    def version(self) -> dict[str, Any] | None:
+        """See :meth:`~rlnas.evaluator.CachedEvaluator.version`: the description, what it is described by, and where."""
+        start = {} if self.init is None else {"init": self.init.digest}  # not where its file is
+        return {"version": EVALUATOR_VERSION, **self.spec(), **start, "arithmetic": arithmetic(self.device)}
 
     def _train_all(self, proposals: Sequence[Proposal]) -> list[Evaluation]:
         return [self._train(proposal) for proposal in proposals]

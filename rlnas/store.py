@@ -149,6 +149,8 @@ class EpisodeStore:
                     self._read(row, specs)
                 except StoreError as error:
                     damaged.append(str(error))
+            if not damaged:
+                damaged = self._file.seal_faults()
         except StoreError as error:  # The file is too broken to be read on.
             damaged.append(str(error))
         return damaged

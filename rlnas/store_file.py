@@ -7,17 +7,20 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from rlnas.episode import SCHEMA_VERSION
 from rlnas.errors import DiskFullError, StoreError, one_of
+from rlnas.store_seal import SEALS, seal, seal_faults, unseal
 
 APPLICATION_ID = 0x524C4E53
 """SQLite's ``application_id`` of an episode store: the letters RLNS."""
 BUSY_SECONDS = 60.0
 """How long a writer waits for others to finish their transactions."""
+LOG_PAGES = 4000
+"""Of 4 KiB: how long the write-ahead log grows before it is copied into the database."""
 LITTLE = 2**20
 """Free bytes, fewer than which make a failed write one on a full disk."""
 
@@ -29,6 +32,8 @@ CREATE TABLE episodes (
     UNIQUE (agent, trial, design)
 );
 """
+_KNOWN = {statement.strip() for statement in f"{_TABLES}{SEALS}".split(";")}
+"""All that may be in the schema of a file that somebody gave us; a view or a trigger could do anything."""
 
 
 class StoreFile:
@@ -49,8 +54,9 @@ class StoreFile:
         if mode == "r" and not path.is_file():
             raise StoreError(f"there is no episode store at {path}")
         with self.errors():
-            self._connection = self._connect()
+            self._connection = self._connect("ro" if mode == "r" else "rwc")
             try:
+                self._recover()
                 self._open()
             except BaseException:
                 self._connection.close()
@@ -86,28 +92,48 @@ class StoreFile:
             kind = DiskFullError if _is_full(error, self.path) else StoreError
             raise kind(f"episode store {self.path}: {error}") from error
 
+    def seal_faults(self) -> list[str]:
+        """See :func:`rlnas.store_seal.seal_faults`."""
+        with self._turn, self.errors():
+            return [f"episode store {self.path}: {fault}" for fault in seal_faults(self._connection)]
+
     def close(self) -> None:
         """Let go of the file; closing twice is harmless."""
         with self._turn:
             if self.mode == "a":
                 with suppress(sqlite3.Error):  # Another process has the store open, or this one has closed it before.
                     self._connection.execute("PRAGMA busy_timeout = 0")
-                    self._connection.execute("PRAGMA journal_mode = DELETE")
+                    if self._connection.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",):
+                        seal(self._connection)
             self._connection.close()
 
-    def _connect(self) -> sqlite3.Connection:
-        uri = f"{self.path.resolve().as_uri()}?mode={'ro' if self.mode == 'r' else 'rwc'}"
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        uri = f"{self.path.resolve().as_uri()}?mode={mode}"
         connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         # Damaged text is for the hashes to find, not for the decoder to stumble over.
         connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
         return connection
 
+    def _recover(self) -> None:
+        """Have undone what a killed writer had begun, which a connection for reading alone cannot do itself."""
+        try:
+            self._connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                raise
+            with closing(self._connect("rw")) as connection:
+                connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+
     def _open(self) -> None:
         self._check_schema(may_be_empty=self.mode == "a")
         if self.mode == "r":
             return
+        if faults := seal_faults(self._connection):  # what is damaged would be sealed again at the end
+            raise StoreError(f"episode store {self.path}: {faults[0]}; it can be read, but not appended to")
         self._connection.execute("PRAGMA synchronous = FULL")
+        _patiently(lambda: unseal(self._connection))
         _patiently(lambda: self._connection.execute("PRAGMA journal_mode = WAL"))
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         with self.transaction():
             if not self._check_schema(may_be_empty=True):
                 for statement in _TABLES.split(";"):
@@ -127,8 +153,13 @@ class StoreFile:
             raise StoreError(f"{self.path} needs {needed}")
         if tables and application != APPLICATION_ID:
             raise StoreError(f"{self.path} is not an rlnas episode store: it is another program's SQLite database")
+        if not tables and self._connection.execute("PRAGMA page_count").fetchone()[0] > 1:
+            raise StoreError(f"{self.path} is a damaged or emptied SQLite database: it has pages, but no tables")
         if not tables and not may_be_empty:
             raise StoreError(f"{self.path} is not an rlnas episode store: it is empty")
+        for kind, name, text in self._connection.execute("SELECT type, name, sql FROM sqlite_master"):
+            if text not in _KNOWN and not (kind == "index" and text is None):
+                raise StoreError(f"{self.path} holds a {kind} {name!r}, which no episode store has")
         return bool(tables)
 
 

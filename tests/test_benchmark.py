@@ -27,7 +27,7 @@ from rlnas.agents.search_run import SearchRun, run_search
 from rlnas.agents.searcher_agent import SearcherAgent
 from rlnas.agents.searchers import RandomSearch
 from rlnas.architecture import Architecture
-from rlnas.errors import ConfigurationError, DataError, UnknownNameError
+from rlnas.errors import ConfigurationError, DataError, StoreError, UnknownNameError
 from rlnas.results import Results
 from rlnas.search_space import SearchSpace
 from rlnas.sequential_evaluator import SequentialEvaluator
@@ -372,6 +372,17 @@ def test_a_recorded_run_that_is_done_anew_takes_the_place_of_what_was_left_of_it
     with EpisodeStore(tmp_path / "episodes.sqlite", "r") as store:
         recorded = [[e.architecture for e in store.episodes("restless", SEEDS[0] * TASKS + t)] for t in range(TASKS)]
     assert recorded == run.architectures.tolist()
+
+
+def test_a_comparison_is_recorded_by_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlnas.store_claim.PATIENCE", 0.0)
+    benchmark = make_benchmark()
+
+    def another(agent: str, seed: int, run: float) -> None:
+        with pytest.raises(StoreError, match="is recording into"):
+            benchmark.run(tmp_path)
+
+    benchmark.run(tmp_path, on_run=another)
 
 
 class Global(RandomSearch):

@@ -29,7 +29,7 @@ from rlnas.episode import DesignEpisode
 from rlnas.initialisation import Initialisation
 from rlnas.progress import Progress
 from rlnas.registration import PRESETS
-from rlnas.replay_terminal import step_through
+from rlnas.replay_terminal import step_through, trial_of
 from rlnas.specs import space_from_spec
 from rlnas.store import EpisodeStore
 
@@ -395,7 +395,7 @@ class TestReplay:
         monkeypatch.setattr("sys.stdin", Terminal())
         monkeypatch.setattr("sys.stdout", screen)
         with EpisodeStore(searched / "episodes.sqlite", mode="r") as store:
-            step_through(store, 0, "rl2", pause=0, as_json=False)
+            step_through(trial_of(store, 0, "rl2"), pause=0)
             steps = [len(e.actions) for e in store.episodes("rl2", 0)]
         assert len(pressed) == sum(steps) + 2 * len(steps)  # also after a design's beginning and its result
         assert pressed[: steps[0] + 1] == list(range(steps[0] + 1))
@@ -491,7 +491,7 @@ class TestInterruptions:
         self, tmp_path: Path, uninterrupted: Path
     ) -> None:
         run = tmp_path / "run"
-        outcome = finish(start("train", *SMALL, "--steps", STEPS, "--out", run, file_size=60_000))
+        outcome = finish(start("train", *SMALL, "--steps", STEPS, "--no-cache", "--out", run, file_size=60_000))
         assert_refused(outcome)
         self.resume(run, uninterrupted)
 

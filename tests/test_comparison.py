@@ -126,6 +126,11 @@ def test_an_unfinished_and_a_damaged_comparison_are_refused(on_a_table: Path, tm
         (damaged / "evaluations.csv").write_text("\n".join(kept))
         with pytest.raises(DataError, match="a damaged comparison"):
             read_comparison(damaged)
+    summary = damaged / "summary.json"
+    for text in (summary.read_text().replace('"designs": ', '"designs": 1e999, "was": '), "[" * 100_000, "[]"):
+        summary.write_text(text)
+        with pytest.raises(DataError, match="a damaged comparison"):
+            read_comparison(damaged)
 
 
 # ---- scripts

@@ -334,6 +334,13 @@ def test_a_checkpoint_with_other_tensors_is_refused_naming_one(tmp_path: Path, c
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("size", [100_000, 2**31, 10**30])
+def test_a_checkpoint_that_claims_more_than_it_holds_takes_no_memory_for_it(tmp_path: Path, size: int) -> None:
+    save_checkpoint(tmp_path, {"controller": {**GOOD, "hidden_size": size}, "about": {}}, Controller(CONFIG).tensors())
+    with pytest.raises(CheckpointError, match="not a controller of this version"):
+        Controller.load(tmp_path)
+
+
 def test_a_mask_that_does_not_lie_in_the_observation_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="legal must span 4 of 10 entries, got 6 to 11"):
         ControllerConfig(10, (4,), (6, 11))

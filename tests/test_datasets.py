@@ -891,3 +891,10 @@ def test_a_table_is_a_source_of_tasks(tmp_path: Path) -> None:
     assert source.task(split, 0).family == "two"
     rebuilt = source_from_spec(json.loads(json.dumps(source.spec())))
     assert rebuilt.task(split, 0).digest == source.task(split, 0).digest
+
+
+def test_an_npz_with_something_else_under_an_array_s_name_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "images.npz", "w") as archive:
+        archive.writestr("images.npy", b"no array")
+    with pytest.raises(DataError, match=r"images cannot be read \(it is not an array\)"):
+        parse_tasks(f"npz:{tmp_path / 'images.npz'}:train")

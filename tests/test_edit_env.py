@@ -28,7 +28,7 @@ from rlnas.episode import DesignEpisode
 from rlnas.errors import ConfigurationError, IllegalChoiceError, UnknownNameError
 from rlnas.evaluator import Evaluation, Proposal, Status
 from rlnas.replay import recompute
-from rlnas.replay_terminal import compare_recomputed, list_trials, step_through
+from rlnas.replay_terminal import compare_recomputed, list_trials, step_through, trial_of
 from rlnas.search_space import CellSpace, ChainSpace
 from rlnas.store import EpisodeStore
 
@@ -430,7 +430,7 @@ def test_a_store_lists_steps_through_and_recomputes_edits(tmp_path: Path, capsys
             env.step(names.index(name))
         list_trials(store, None, 20, as_json=False)
         assert re.search(r"me: 1 trials, 2 designs.*\n +trial +0 +digits:train/3 ", capsys.readouterr().out)
-        step_through(store, 0, None, 0, as_json=False)
+        step_through(trial_of(store, 0, None), 0)
         told = capsys.readouterr().out
         assert re.findall(r"^  start +(.*)", told, re.MULTILINE) == ["identity", "conv3x3-2 > dense-4"]
         assert re.findall(r"^step (.*)", told, re.MULTILINE)[:2] == ["1 of at most 4: edit", "2 of at most 4: edit"]

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from rlnas import final_training, training_state
+from rlnas import final_training, training_state, wide_network
 from rlnas.augmentation import AUGMENTATIONS, augment
 from rlnas.checkpoint import load_checkpoint, save_checkpoint
 from rlnas.data_division import divide
@@ -263,7 +263,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path, monkeypatch: pytest.M
         train_fully(SMALL, features, divide(features), QUICK, tmp_path)
     with pytest.raises(RlnasError, match="diverged"):
         train_fully(SMALL, data, division, replace(QUICK, learning_rate=1e30), tmp_path)
-    monkeypatch.setattr(training_state, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(wide_network, "free_memory", lambda device: 1000)
     with pytest.raises(ConfigurationError, match=r"width 2 makes .* parameters"):
         train_fully(SMALL, data, division, QUICK, tmp_path)
 

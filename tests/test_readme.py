@@ -38,7 +38,7 @@ def scaled(command: str) -> list[str]:
 
 
 def test_every_rlnas_command_works_in_the_order_given(tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MINARI_DATASETS_PATH": str(tmp_path / "minari")}
     ran = 0
     for command in COMMANDS:
         if not command.startswith("rlnas "):

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -23,13 +24,18 @@ from rlnas.evaluator import (
     Proposal,
     Status,
 )
-from rlnas.replay import BATCH, Difference, recompute, render_steps
+from rlnas.registration import PRESETS
+from rlnas.replay import BATCH, Difference, recompute
+from rlnas.replay_text import changes_between, render_steps
 from rlnas.reward import COMPARING, REWARDS, find_reference, reward_of
 from rlnas.search_space import CellSpace, ChainSpace, SearchSpace
 from rlnas.sequential_evaluator import SequentialEvaluator
 from rlnas.specs import evaluator_from_spec
 from rlnas.store import EpisodeStore
 from rlnas.task import Task
+from rlnas.thought import Thought
+
+from .tables import ENV_IDS
 
 SPACE = ChainSpace(max_layers=2, widths=(4,), dense_widths=(8,))
 EVALUATOR = SequentialEvaluator(Adaptation(steps=2))
@@ -280,6 +286,83 @@ def test_cells_and_illegal_actions_are_told_too() -> None:
     assert "  choice       choice 42, of 2 legal" in last
     assert "none: an illegal choice ended the design" in result
     assert "  message      illegal action" in result
+
+
+def test_what_was_thought_stands_beside_the_choice(trial: list[DesignEpisode]) -> None:
+    unlikely = (0.02, 0.4, 0.03, 0.05, 0.3, 0.2)  # dense-8, the choice taken, is the fifth
+    thoughts = [Thought(unlikely, value=0.125, choice=1), Thought((0.0, 0.0, 0.0, 0.0, 0.25, 0.75), choice=4)]
+    _, first, second, _ = render_steps(trial[1], None, [thoughts[0], replace(thoughts[1], choice=None)])
+    names = SPACE.decisions[0].choices
+    assert first.splitlines()[3:] == [
+        f"  policy       {names[1]:9} 0.400 ############",
+        f"               {names[4]:9} 0.300 ######### <- taken",
+        f"               {names[5]:9} 0.200 ######",
+        f"               {names[3]:9} 0.050 ##",
+        f"               {names[2]:9} 0.030 #",
+        f"               {'1 more':9} 0.020",
+        "  value        0.1250",
+        f"  would take   {names[1]}",
+        "  reward       0.0000",
+        "  best so far  unknown",
+    ]
+    assert "would take" not in second
+    assert "value" not in second
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changes"),
+    [
+        ("dense-8", "dense-8", []),
+        ("identity", "conv3x3-4", ["layer 1 added: conv3x3-4"]),
+        ("conv3x3-4 > dense-8", "conv3x3-4", ["layer 2 removed: dense-8"]),
+        ("conv3x3-4 > dense-8", "max-pool > dense-8", ["layer 1: conv3x3-4 -> max-pool"]),
+        ("dense-8", "conv3x3-4 > dense-8", ["layer 1 added: conv3x3-4"]),
+        ("conv3x3-4 > max-pool", "dense-8", ["layer 1: conv3x3-4 -> dense-8", "layer 2 removed: max-pool"]),
+    ],
+)
+def test_what_is_new_in_a_chain_is_said_layer_by_layer(
+    trial: list[DesignEpisode], before: str, after: str, changes: list[str]
+) -> None:
+    first, second = (replace(trial[0], architecture=text) for text in (before, after))
+    assert changes_between(first, second, SPACE) == changes
+
+
+def test_what_is_new_in_a_cell_is_said_edge_by_edge(trial: list[DesignEpisode]) -> None:
+    space = CellSpace(width=4, cells=1)
+    cells = [space.decode(choices) for choices in ((3, 1, 0, 0, 0, 3), (3, 1, 0, 0, 2, 3))]
+    before, after = (
+        replace(trial[0], env=make_env("accuracy", space), architecture=cell.text, actions=cell.choices)
+        for cell in cells
+    )
+    assert changes_between(before, after, space) == ["edge 1->3: none -> nor_conv_1x1"]
+
+
+def test_a_result_says_what_is_new_in_it(trial: list[DesignEpisode]) -> None:
+    *_, result = render_steps(trial[1], previous=trial[0])
+    assert "  changed      layer 1: conv3x3-4 -> dense-8\n               layer 2 removed: max-pool\n" in result
+    *_, result = render_steps(trial[1], previous=trial[1])
+    assert "  changed      nothing\n" in result
+    assert "changed" not in list(render_steps(trial[1], previous=make_illegal()))[-1]
+    assert "changed" not in list(render_steps(make_illegal(), previous=trial[1]))[-1]
+
+
+@pytest.mark.parametrize("env_id", ENV_IDS)
+def test_exact_replay_holds_for_every_preset_environment(env_id: str) -> None:
+    evaluator, options = PRESETS[env_id]["evaluator"], {}
+    if evaluator["kind"] != "table":
+        options["evaluator"] = {**evaluator, "adaptation": {**evaluator.get("adaptation", {}), "steps": 1}}
+    records: list[DesignEpisode] = []
+    designs = min(4, PRESETS[env_id]["designs_per_trial"])
+    env = gym.make(env_id, recorder=records.extend, designs_per_trial=designs, **options)
+    rng = np.random.default_rng(0)
+    for seed in range(2):
+        _, info = env.reset(seed=seed)
+        over = False
+        while not over:
+            legal = info["action_mask"] if rng.random() < 0.95 else np.ones_like(info["action_mask"])
+            _, _, over, _, info = env.step(rng.choice(np.flatnonzero(legal)))
+    assert len(records) == 2 * designs
+    assert set(recompute(records)) == {None}
 
 
 def test_replay_needs_no_environment_and_no_agent() -> None:

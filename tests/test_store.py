@@ -10,12 +10,13 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rlnas.episode import SCHEMA_VERSION, DesignEpisode
+from rlnas.episode import SCHEMA_VERSION, DesignEpisode, sha256
 from rlnas.errors import StoreError
 from rlnas.evaluator import Evaluation
 from rlnas.store import EpisodeStore
@@ -226,6 +227,21 @@ def test_a_changed_environment_or_number_is_found(path: Path) -> None:
         assert ["trial 9, design 0 is damaged: it is filed" in line for line in store.verify()] == [True]
 
 
+@pytest.mark.parametrize("record", ["[]", "null", "{}", "[" * 100_000, '{"agent": {}, "trial": 0, "design": 0}'])
+def test_a_forged_record_is_a_damaged_one(path: Path, record: str) -> None:
+    fill(path, [make_episode()])
+    edit(path, "UPDATE episodes SET payload = ?, sha256 = ?", record, sha256(record))
+    with EpisodeStore(path, "r") as store:
+        assert ["agent 'random', trial 0, design 0 is damaged" in line for line in store.verify()] == [True]
+
+
+def test_threads_may_share_a_store(path: Path) -> None:
+    with EpisodeStore(path) as store, ThreadPoolExecutor(4) as pool:
+        for appended in [pool.submit(store.append, make_episodes(6, agent)) for agent in "abcdabcd"]:
+            appended.result()
+        assert [(row.agent, row.episodes) for row in store.summary()] == [(agent, 6) for agent in "abcd"]
+
+
 def test_no_flipped_bit_changes_an_episode_unnoticed(path: Path, tmp_path: Path) -> None:
     episodes = make_episodes(12)
     fill(path, episodes)
@@ -248,7 +264,7 @@ def test_a_truncated_file_is_reported(path: Path, tmp_path: Path) -> None:
     for length in range(1, len(data), 997):
         cut.write_bytes(data[:length])
         with pytest.raises(StoreError), EpisodeStore(cut, "r") as store:
-            list(store.episodes())
+            raise StoreError(store.verify()[0])
 
 
 def test_a_killed_writer_loses_nothing_it_acknowledged(path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +233,14 @@ def test_known_tables_load_quickly_and_stay_small(name: str) -> None:
     seconds, megabytes = map(float, result.stdout.split())
     assert seconds < 5  # 0.1 to 0.3 on an idle core; the margin is for a busy one
     assert megabytes < 200
+
+
+@pytest.mark.parametrize("shape", [b"(9**9**9, )", b"(99999999999999,)", b"(4, (((", b"(-4,)"])
+def test_an_array_whose_header_says_what_cannot_be_is_refused(tmp_path: Path, shape: bytes) -> None:
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': " + shape + b", }"
+    header = header.ljust(117) + b"\n"
+    path = tmp_path / "table.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("ops.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(32))
+    with pytest.raises(DataError, match="'ops' cannot be read"):
+        Table.load(path)

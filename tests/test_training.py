@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 import torch
 
+from rlnas import store_claim
 from rlnas.agents import training
 from rlnas.agents.controller import Controller
+from rlnas.agents.rl2 import RL2
 from rlnas.agents.rl2_config import RL2Config
 from rlnas.agents.training import AGENT, CHECKPOINT, EPISODES, SETTINGS, TrainSettings, begin_run, read_run, train
 from rlnas.checkpoint import MANIFEST
 from rlnas.episode import DesignEpisode
-from rlnas.errors import CheckpointError, ConfigurationError, UnknownNameError
+from rlnas.errors import CheckpointError, ConfigurationError, StoreError, UnknownNameError
 from rlnas.store import EpisodeStore
 
 from .hidden import SPACE, HiddenEvaluator
@@ -195,6 +197,37 @@ def test_a_run_whose_evaluator_failed_can_be_gone_on_with(whole: tuple[Path, dic
         train(folder, Broken())
     assert episodes_of(folder)  # what was evaluated before is kept
     train(folder, HiddenEvaluator())
+    assert_same_run(folder, whole[0])
+
+
+def test_a_checkpoint_is_saved_once_all_that_it_knows_of_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, save, found = start(tmp_path / "run"), RL2.save, []
+
+    def looked_at(learner: RL2, path: Path) -> None:
+        found.append((learner.updates * TRIALS * DESIGNS, len(episodes_of(folder))))
+        save(learner, path)
+
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr("rlnas.store_writer.GATHER_SECONDS", 1e6)
+    monkeypatch.setattr(RL2, "save", looked_at)
+    train(folder, HiddenEvaluator())
+    assert len(found) > UPDATES
+    assert all(known == recorded for known, recorded in found)
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(
+    whole: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_claim, "PATIENCE", 0.0)
+    folder = start(tmp_path / "run")
+
+    def another(statistics: dict[str, float]) -> None:
+        with pytest.raises(StoreError, match="is recording into"):
+            train(folder, HiddenEvaluator())
+
+    train(folder, HiddenEvaluator(), on_update=another)
     assert_same_run(folder, whole[0])
 
 
