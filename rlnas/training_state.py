@@ -106,9 +106,8 @@ class TrainingState:
                 break
             if stop():
                 return None
-            total += self._step(batch, seed, self.config.learning_rate * rate(progress, self.config.warmup)) * len(
-                batch
-            )
+            learning_rate = self.config.learning_rate * rate(progress, self.config.warmup)
+            total += self._step(batch, seed, learning_rate) * len(batch)
             done += len(batch)
         if not math.isfinite(total):
             raise RlnasError(f"the training of {self.architecture.text} diverged; try a smaller learning_rate")
@@ -259,9 +258,9 @@ class TrainingState:
         return Model(self.architecture, self.data.classes, self.preprocessing, self.mean, self.deviation, network)
 
     def _network_of(self, weights: Mapping[str, Tensor]) -> Network:
-        """A network with these parameters; where they leave out the batch norms' statistics, those are as at first."""
+        """A network with this state, whose batch norms average over batches, where it is to be trained."""
         network = Network(self.architecture.graph(self.data.ways), self.data.input_shape)
-        network.load_state_dict(weights, strict=False)
+        network.load_state_dict(weights)
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = MOMENTUM
@@ -299,9 +298,9 @@ def rate(progress: float, warmup: float) -> float:
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies matrices in bfloat16 by itself: CUDA does, and some x86 processors."""
+    """Whether the device multiplies matrices in bfloat16 by itself, as newer GPUs and some x86 processors do."""
     if device.type == "cuda":
-        return True
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch that serves
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 

@@ -35,14 +35,14 @@ def widened(architecture: Architecture, factor: int) -> Architecture:
 
 
 def drawn_weights(architecture: Architecture, ways: int, image: Shape, seed: int) -> dict[str, Tensor]:
-    """By name, drawn as :func:`rlnas.network.random_weights` draws them, but whatever the data."""
+    """The state of a new network: weights as :func:`rlnas.network.random_weights` draws them, but whatever the data."""
     graph = architecture.graph(ways)
     reads = enumerate(zip(graph, input_shapes(graph, image), strict=True))
     network = Network(graph, image)
     network.load_weights(
         tuple(draw_parameters(node.operation, shape, (architecture.key, seed, index)) for index, (node, shape) in reads)
     )
-    return dict(network.named_parameters())
+    return network.state_dict()
 
 
 def require_trainable(found: Architecture, width: int, ways: int, image: Shape, device: torch.device) -> None:

@@ -76,7 +76,7 @@ def test_digits_are_learned(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("architecture", "data"), [(CELL, colours()), (CHAIN.parse("dense-16 > dense-16"), wine())])
 def test_colours_and_features_are_learned(architecture: Any, data: Any, tmp_path: Path) -> None:
-    model = trained(tmp_path, architecture, data, replace(QUICK, epochs=40, batch=32, learning_rate=5e-3))
+    model = trained(tmp_path, architecture, data, replace(QUICK, epochs=25, batch=32, learning_rate=5e-3))
     assert model.test is not None
     assert model.test.accuracy > 0.85
 
@@ -234,7 +234,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
     [
         {"width": 0},
         {"epochs": 1.5},
-        {"batch": 0},
+        {"batch": 3},
         {"learning_rate": float("nan")},
         {"learning_rate": 0},
         {"max_seconds": -1},
