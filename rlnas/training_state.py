@@ -300,7 +300,7 @@ def rate(progress: float, warmup: float) -> float:
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies matrices in bfloat16 by itself, as newer GPUs and some x86 processors do."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch that serves
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
