@@ -16,9 +16,12 @@ import numpy as np
 from rlnas.digits import DigitsSource
 from rlnas.errors import ConfigurationError, DataError, UnknownNameError, one_of
 from rlnas.few_shot import SPLITS, FewShotOptions, FewShotSource
-from rlnas.image_files import read_folder, read_npz, read_torchvision
+from rlnas.image_files import read_folder, read_npz
 from rlnas.table_presets import KNOWN_TABLES, with_data
 from rlnas.task import TaskSource
+from rlnas.torchvision_sets import TORCHVISION_SETS, read_torchvision
+from rlnas.user_data import read_data
+from rlnas.user_source import UserSource
 
 if TYPE_CHECKING:
     from rlnas.tabular_evaluator import TableSource
@@ -31,10 +34,11 @@ def parse_tasks(
 
     Args:
         text: ``digits:test``, ``omniglot:train``, ``folder:PATH:test``, ``npz:PATH:test``, ``table:PATH:all``,
-            ``table:nbgraph:train`` (a known table, see :mod:`rlnas.table_presets`) ... A table's split may also be
-            ``all`` or, unless its file names the splits, one of its columns.
+            ``table:nbgraph:train`` (a known table, see :mod:`rlnas.table_presets`), ``user:PATH:all`` (any data that
+            :func:`rlnas.user_data.read_data` reads, as one task) ... A table's split may also be ``all`` or, unless
+            its file names the splits, one of its columns.
         download: whether torchvision may download its sets.
-        data: the folder of torchvision's sets, see :func:`rlnas.image_files.read_torchvision`, or of known tables.
+        data: the folder of torchvision's sets, see :func:`rlnas.torchvision_sets.read_torchvision`, or of known tables.
         **options: of images, the fields of :class:`~rlnas.few_shot.FewShotOptions` and ``image_size``; of a table,
             ``test`` (see :class:`~rlnas.tabular_evaluator.TableSource`) and ``tasks``, ``values``, ``scale`` and
             ``replicates`` (see :meth:`rlnas.table.Table.load`); columns may be a text such as ``cora,arxiv``. None
@@ -59,8 +63,8 @@ def parse_tasks(
         one_of("split", split, SPLITS)
     spec = {"kind": kind, **{field: value for field, value in options.items() if value is not None}}
     if path:
-        spec["path"] = path
-    if data is not None and kind in _TORCHVISION_KINDS:
+        spec["source" if kind == "user" else "path"] = path
+    if data is not None and (kind in TORCHVISION_SETS or path in TORCHVISION_SETS):
         spec["data"] = str(data)
     if kind == "table":
         return _table_source(_nested(spec, data), download).with_split(split), split
@@ -114,6 +118,26 @@ def _names(given: Any) -> tuple[str, ...]:
     return tuple(given.split(",")) if isinstance(given, str) else tuple(map(str, np.ravel(given).tolist()))
 
 
+def _user_source(spec: Mapping[str, Any], download: bool) -> TaskSource:
+    of_data = ("image_size", "label", "pixel_cap", "data")
+    of_tasks = ("examples", "seed", "validation", "test")
+    _require_known(spec, ("kind", "source", "digest", *of_data, *of_tasks))
+    if "source" not in spec:
+        raise ConfigurationError("user needs a path")
+    data = read_data(spec["source"], **{field: spec[field] for field in of_data if field in spec}, download=download)
+    _require_digest(data.name, data.digest, spec)
+    return UserSource(data, **{field: spec[field] for field in of_tasks if field in spec})
+
+
+def _require_digest(name: str, digest: str, spec: Mapping[str, Any]) -> None:
+    wanted = spec.get("digest", digest)
+    if digest != wanted:
+        raise DataError(
+            f"{name}: its images are not those that the record was made with "
+            f"(digest {digest[:12]}, recorded {str(wanted)[:12]})"
+        )
+
+
 def _few_shot_source(spec: Mapping[str, Any], download: bool) -> TaskSource:
     kind, place = str(spec["kind"]), "path" if spec["kind"] in _READ_FROM_PATH else "data"
     option_names = [field.name for field in fields(FewShotOptions)]
@@ -131,22 +155,17 @@ def _few_shot_source(spec: Mapping[str, Any], download: bool) -> TaskSource:
         images = {"folder": read_folder, "npz": read_npz}[kind](origin[place], size)
     else:
         raise ConfigurationError(f"{kind} needs a path")
-    wanted = spec.get("digest", images.digest)
-    if images.digest != wanted:
-        raise DataError(
-            f"{images.name}: its images are not those that the record was made with "
-            f"(digest {images.digest[:12]}, recorded {str(wanted)[:12]})"
-        )
+    _require_digest(images.name, images.digest, spec)
     return FewShotSource(images, options, origin)
 
 
-_TORCHVISION_KINDS = ("omniglot", "fashion-mnist", "cifar10")
-_FEW_SHOT_KINDS = (*_TORCHVISION_KINDS, "folder", "npz")
-_READ_FROM_PATH = ("folder", "npz", "table")
+_FEW_SHOT_KINDS = (*TORCHVISION_SETS, "folder", "npz")
+_READ_FROM_PATH = ("folder", "npz", "table", "user")
 
 KINDS: dict[str, Callable[[Mapping[str, Any], bool], TaskSource]] = {
     "digits": _digits_source,
     "table": _table_source,
+    "user": _user_source,
     **dict.fromkeys(_FEW_SHOT_KINDS, _few_shot_source),
 }
 """Every kind of source and what makes one from its spec and whether it may download."""

@@ -24,6 +24,10 @@ ImageSize: TypeAlias = int | tuple[int, int] | None
 """A side, or (height, width), in pixels; None leaves images as they are."""
 
 
+IMAGE_SIZES = (8, 224)
+"""The shortest and the longest side of the images that networks are trained on fully, in pixels."""
+
+
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """Images grouped by class, all of one size.
@@ -52,7 +56,7 @@ class ImageSet:
             raise DataError(f"{self.name}: needs at least two classes, has {len(self.classes)}{found}")
         _require_lengths(f"{self.name}: images by class", len(self.images), len(self.classes))
         wheres = [f"{self.name}: class {name!r}" for name in self.classes]
-        images = tuple(_with_channels(w, checked_pixels(w, i)) for w, i in zip(wheres, self.images, strict=True))
+        images = tuple(with_channels(w, checked_pixels(w, i)) for w, i in zip(wheres, self.images, strict=True))
         first = images[0]
         for where, array in zip(wheres, images, strict=True):
             if array.shape[1:] != first.shape[1:] or array.dtype != first.dtype:
@@ -145,6 +149,33 @@ def resize(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return np.stack([np.asarray(p.resize(size[::-1], Image.Resampling.BILINEAR)) for p in planes], axis=2)
 
 
+def covering(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """One image, of shape (H, W, C), shrunk or enlarged until it covers (height, width); what lies over is cut off.
+
+    The aspect ratio is kept and the centre is what stays.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == size:
+        return image
+    scale = max(size[0] / height, size[1] / width)
+    seen_height, seen_width = min(height, size[0] / scale), min(width, size[1] / scale)
+    top, left = (height - seen_height) / 2, (width - seen_width) / 2
+    box = left, top, left + seen_width, top + seen_height
+    planes = (Image.fromarray(np.ascontiguousarray(image[:, :, c])) for c in range(image.shape[2]))
+    return np.stack([np.asarray(p.resize(size[::-1], Image.Resampling.BILINEAR, box)) for p in planes], axis=2)
+
+
+def shrunk(image: NDArray[Any], image_size: int) -> NDArray[Any]:
+    """One image, of shape (H, W, C), with a shorter side of at most ``image_size`` and a longer of at most 224.
+
+    The aspect ratio is kept; of a longer side the middle is left.
+    """
+    height, width = image.shape[:2]
+    scale = min(1.0, image_size / min(height, width))
+    longest = IMAGE_SIZES[1]
+    return covering(image, (min(round(height * scale), longest), min(round(width * scale), longest)))
+
+
 def grouped(name: str, x: Pixels, y: NDArray[Any], parts: Parts | None = None) -> ImageSet:
     """Images grouped by label, in the order of the labels.
 
@@ -169,7 +200,12 @@ def _require_lengths(where: str, length: int, expected: int) -> None:
         raise DataError(f"{where}: expected {expected}, got {length}")
 
 
-def _with_channels(where: str, array: Pixels) -> Pixels:
+def with_channels(where: str, array: Pixels) -> Pixels:
+    """Images of shape (N, H, W) or (N, H, W, C) as (N, H, W, C).
+
+    Raises:
+        DataError: beginning with ``where``, if they have another shape.
+    """
     if array.ndim == 3:
         array = array[..., None]
     if array.ndim != 4 or array.shape[3] not in (1, 3):

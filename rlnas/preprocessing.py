@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rlnas.errors import ConfigurationError, DataError
-from rlnas.images import checked_pixels, covering
+from rlnas.data_checks import checked_features
+from rlnas.errors import ConfigurationError, DataError, at_least, one_of
+from rlnas.images import checked_pixels, covering, with_channels
 from rlnas.user_data import UserData
+
+KINDS = ("images", "features")
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +27,8 @@ class Preprocessing:
     Args:
         kind: ``images`` or ``features``.
         input_shape: (channels, height, width) that the network sees; (F, 1, 1) for F features.
-        white: the value of a float pixel that is shown as 1.0; that of a byte is always 255.
+        white: the value of a float pixel that is shown as 1.0: the largest of the training data, but at least 1. That
+            of a byte is always 255.
         mean: of each feature, float64 of shape (F,); empty for images.
         deviation: likewise.
     """
@@ -45,11 +49,17 @@ class Preprocessing:
             DataError: if ``x`` has another shape, is not numeric or not finite, or an image has colours where the
                 network sees grey.
         """
-        raise NotImplementedError
+        return self._features(np.asarray(x)) if self.kind == "features" else self._images(np.asarray(x))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object from which :meth:`from_json` makes an equal one."""
-        raise NotImplementedError
+        return {
+            "kind": self.kind,
+            "input_shape": list(self.input_shape),
+            "white": self.white,
+            "mean": self.mean.tolist(),
+            "deviation": self.deviation.tolist(),
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Preprocessing:
@@ -58,7 +68,39 @@ class Preprocessing:
         Raises:
             DataError: if it describes none.
         """
-        raise NotImplementedError
+        try:
+            channels, height, width = (at_least("input_shape", side, 1) for side in data["input_shape"])
+            mean, deviation = (np.array(data[field], dtype=np.float64) for field in ("mean", "deviation"))
+            made = cls(
+                one_of("kind", data["kind"], KINDS), (channels, height, width), float(data["white"]), mean, deviation
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"not a description of preprocessing: {error!r}") from None
+        count = channels if made.kind == "features" else 0
+        if not mean.shape == deviation.shape == (count,) or not np.isfinite([*mean, *deviation, made.white]).all():
+            raise DataError(f"not a description of preprocessing: it needs {count} finite means and deviations")
+        return made
+
+    def _features(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        features = checked_features("features", x)
+        count = self.input_shape[0]
+        if features.shape[1] != count:
+            raise DataError(f"features must have shape (N, {count}), got {features.shape}")
+        shift = features.astype(np.float64) - self.mean
+        standard = np.divide(shift, self.deviation, out=np.zeros_like(shift), where=self.deviation > 0)
+        return standard.astype(np.float32)[:, :, None, None]
+
+    def _images(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        channels, *size = self.input_shape
+        pixels = with_channels("images", checked_pixels("images", x))
+        if pixels.shape[3] > channels:
+            raise DataError(f"images must be grey, as those that were trained on; got shape {pixels.shape}")
+        height, width = size
+        if pixels.shape[1:3] != (height, width):
+            pixels = np.stack([covering(image, (height, width)) for image in pixels])
+        white = np.float32(255 if pixels.dtype == np.uint8 else self.white)
+        shown = pixels.transpose(0, 3, 1, 2).astype(np.float32) / white
+        return np.ascontiguousarray(np.broadcast_to(shown, (len(shown), channels, height, width)))
 
 
 def preprocessing_of(data: UserData, train: NDArray[np.int64]) -> Preprocessing:
@@ -68,7 +110,13 @@ def preprocessing_of(data: UserData, train: NDArray[np.int64]) -> Preprocessing:
         data: the data.
         train: the rows whose means and deviations features are standardised by: a division's ``train``.
     """
-    raise NotImplementedError
+    if data.kind == "features":
+        rows = data.x[train].astype(np.float64)
+        # A column that is constant in float32 has a deviation of rounding errors in float64.
+        deviation = np.where(np.ptp(rows, axis=0) > 0, rows.std(axis=0), 0.0)
+        return Preprocessing("features", data.input_shape, 1.0, rows.mean(axis=0), deviation)
+    white = 1.0 if data.x.dtype == np.uint8 else max(1.0, float(data.x.max()))
+    return Preprocessing("images", data.input_shape, white, np.empty(0), np.empty(0))
 
 
 def as_input(data: UserData, rows: NDArray[np.int64], train: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
@@ -82,4 +130,6 @@ def as_input(data: UserData, rows: NDArray[np.int64], train: NDArray[np.int64] |
     Raises:
         ConfigurationError: if ``train`` is left out for features.
     """
-    raise NotImplementedError
+    if train is None and data.kind == "features":
+        raise ConfigurationError("train must be the rows that features are standardised by, got None")
+    return preprocessing_of(data, rows if train is None else train)(data.x[rows])

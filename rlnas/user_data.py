@@ -18,21 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlnas.csv_data import read_csv
-from rlnas.data_files import FileStamp, listed, require_unchanged, stamped
+from rlnas.data_checks import MAX_CLASSES, MAX_FEATURES, checked_features, numbered, official_test
+from rlnas.data_files import FileStamp
 from rlnas.errors import ConfigurationError, DataError, at_least
-from rlnas.folder_data import read_image_folder
-from rlnas.image_files import PIXEL_CAP, npz_arrays, read_npz
-from rlnas.images import ImageSet, Pixels, checked_pixels, covering
+from rlnas.folder_data import list_image_folder, read_image_folder
+from rlnas.image_files import PIXEL_CAP, absolute, joined_npz, npz_arrays, read_npz
+from rlnas.images import IMAGE_SIZES, ImageSet, Pixels, checked_pixels, shrunk, with_channels
 from rlnas.torchvision_sets import TORCHVISION_SETS, read_torchvision
 
 DEFAULT_IMAGE_SIZE = 32
 """The longest that the shorter side of an image stays, in pixels, unless the user says otherwise."""
 
-IMAGE_SIZES = (8, 224)
-"""The shortest and the longest side of the images that networks see, in pixels."""
-
-MAX_CLASSES = 1000
-MAX_FEATURES = 10_000
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +105,16 @@ class UserData:
         """Make sure that the files the data was read from are still there as they were.
 
         Raises:
-            DataError: naming the first file that vanished, appeared or changed.
+            DataError: naming the first file that vanished, changed or appeared.
         """
-        raise NotImplementedError
+        for file in self.files:
+            file.require_unchanged()
+        root = None if self.origin is None else Path(str(self.origin["source"]))
+        if self.files and root is not None and root.is_dir():
+            known = {file.path for file in self.files}
+            for image in list_image_folder(root):
+                if image.path not in known:
+                    raise DataError(f"{image.path}: has appeared since the folder was listed")
 
 
 def read_data(
@@ -122,12 +126,138 @@ def read_data(
     data: str | Path | None = None,
     download: bool = False,
 ) -> UserData:
-    """A user's data."""
-    raise NotImplementedError
+    """A user's data.
+
+    Images are brought to one size without distortion. One whose shorter side is longer than ``image_size`` is shrunk
+    until it is that long (with antialiasing); smaller ones keep their size; of a longer side the middle 224 pixels are
+    kept. If they then differ in size, of every image the centre square is kept, at ``image_size`` pixels. Images are
+    RGB, unless all are grey.
+
+    Args:
+        source: a folder of images (see :func:`rlnas.folder_data.read_image_folder`); a ``.npz`` file as
+            :func:`rlnas.image_files.read_npz` reads it, whose ``x`` may also be features, of shape (N, F); a ``.csv``
+            or ``.csv.gz`` file of features (see :func:`rlnas.csv_data.read_csv`); or the name of one of
+            :data:`~rlnas.torchvision_sets.TORCHVISION_SETS` (a folder of that name is ``./NAME``).
+        image_size: the shorter side of larger images, 8 to 224 pixels; by default :data:`DEFAULT_IMAGE_SIZE`.
+        label: of a ``.csv`` file the column of labels.
+        pixel_cap: an image file of more pixels is refused before it is unpacked.
+        data: of a set of torchvision the folder that holds it, see
+            :func:`~rlnas.torchvision_sets.read_torchvision`.
+        download: whether torchvision may download its set.
+
+    Returns:
+        The data. An official validation part is not told from the training part; an official split that tells classes
+        rather than images apart is left out.
+
+    Raises:
+        ConfigurationError: if an option is not allowed.
+        DataError: if the data cannot serve; the file or field is named.
+    """
+    size = _checked_image_size(image_size)
+    at_least("pixel_cap", pixel_cap, 1)
+    origin = {"source": str(source), "image_size": size, "label": label, "pixel_cap": pixel_cap}
+    if str(source) in TORCHVISION_SETS:
+        if data is not None:
+            origin["data"] = str(absolute(data))
+        images = read_torchvision(str(source), data, None, download)
+        return replace(_from_image_set(images, size), origin=origin)
+    path = absolute(source)
+    origin["source"] = str(path)
+    ending = path.name.lower()
+    is_table = ending.endswith((".csv", ".csv.gz"))
+    if label is not None and not is_table:
+        raise ConfigurationError(f"label names a column of a .csv file, {path} is none; got {label!r}")
+    if path.is_dir():
+        x, labels, test, files = read_image_folder(path, size, pixel_cap)
+        read = _labelled(str(path), x, np.array(labels), test)
+        return replace(read, origin=origin, files=files)
+    if ending.endswith(_ARCHIVES):
+        raise DataError(f"{path}: archives are not read; unpack it and give the folder")
+    if not is_table and not ending.endswith(".npz"):
+        what = "is neither a folder nor a .npz, .csv or .csv.gz file" if path.exists() else "no such file or folder"
+        raise DataError(f"{path}: {what}, nor is it a set of torchvision ({', '.join(TORCHVISION_SETS)})")
+    file = FileStamp.of(path)
+    if is_table:
+        features, names = read_csv(path, label, MAX_FEATURES)
+        read = _labelled(str(path), features, np.array(names))
+    else:
+        read = _read_npz(path, size)
+    file.require_unchanged()
+    return replace(read, origin=origin, files=(file,))
 
 
 def data_from_arrays(
     x: Any, y: Any, name: str = "arrays", *, image_size: int | None = None, test: Any = None
 ) -> UserData:
-    """Data that is in memory already."""
-    raise NotImplementedError
+    """Data that is in memory already.
+
+    Args:
+        x: images of shape (N, H, W) or (N, H, W, C) with 1 or 3 channels: integers in 0 .. 255, or floats in 0 .. 1 or
+            0 .. 255; or features, of shape (N, F).
+        y: labels, numbers or texts of shape (N,).
+        name: what tasks and errors call the data.
+        image_size: see :func:`read_data`.
+        test: which rows are the official test part, booleans of shape (N,).
+
+    Raises:
+        ConfigurationError: if ``image_size`` is not allowed.
+        DataError: if the arrays cannot serve.
+    """
+    size = _checked_image_size(image_size)
+    x = np.asarray(x)
+    if x.ndim == 2:
+        x = checked_features(name, x)
+    elif x.ndim in (3, 4):
+        x = _checked_images(name, x, size)
+    else:
+        raise DataError(f"{name}: x must be features (N, F) or images (N, H, W) or (N, H, W, C), got shape {x.shape}")
+    return _labelled(name, x, np.asarray(y), None if test is None else np.asarray(test, dtype=np.bool_))
+
+
+def _checked_image_size(image_size: int | None) -> int:
+    if image_size is None:
+        return DEFAULT_IMAGE_SIZE
+    if (
+        isinstance(image_size, bool)
+        or not isinstance(image_size, int)
+        or not IMAGE_SIZES[0] <= image_size <= IMAGE_SIZES[1]
+    ):
+        raise ConfigurationError(
+            f"image_size must be an integer in {IMAGE_SIZES[0]} .. {IMAGE_SIZES[1]}, got {image_size!r}"
+        )
+    return image_size
+
+
+def _checked_images(where: str, x: NDArray[Any], image_size: int) -> Pixels:
+    """Images of shape (N, H, W[, C]) as uint8 or float32 of shape (N, H, W, C), no larger than asked for."""
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
+        number = int(np.argwhere(~np.isfinite(x))[0][0])
+        raise DataError(f"{where}: pixels must be finite, found NaN or infinity in image {number}")
+    pixels = with_channels(where, checked_pixels(where, x))
+    if min(pixels.shape[1:3]) < IMAGE_SIZES[0]:
+        raise DataError(f"{where}: images have {pixels.shape[1]} x {pixels.shape[2]} pixels, need at least 8 x 8")
+    if shrunk(pixels[0], image_size).shape == pixels.shape[1:]:
+        return pixels
+    return np.stack([shrunk(image, image_size) for image in pixels])
+
+
+def _labelled(name: str, x: Pixels, labels: NDArray[Any], test: NDArray[np.bool_] | None = None) -> UserData:
+    if len(labels) != len(x):
+        raise DataError(f"{name}: must have a label for each of {len(x)} examples, has {len(labels)}")
+    classes, y = numbered(name, labels)
+    return UserData(name, classes, x, y, official_test(y, test))
+
+
+def _from_image_set(images: ImageSet, image_size: int) -> UserData:
+    x = _checked_images(images.name, np.concatenate(images.images), image_size)
+    y = np.repeat(np.array(images.classes), [len(array) for array in images.images])
+    return _labelled(images.name, x, y, None if images.parts is None else np.concatenate(images.parts) == 2)
+
+
+def _read_npz(path: Path, image_size: int) -> UserData:
+    arrays = npz_arrays(path)
+    examples = {name: array for name, array in arrays.items() if name.startswith("x")}
+    if "images" in arrays or not examples or any(array.ndim != 2 for array in examples.values()):
+        return replace(_from_image_set(read_npz(path), image_size), name=str(path))
+    x, y, parts = joined_npz(path, examples, arrays)
+    return _labelled(str(path), checked_features(str(path), x), y, None if parts is None else parts == 2)

@@ -1,0 +1,141 @@
+"""Reading a table of features with a column of labels from a ``.csv`` or ``.csv.gz`` file."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlnas.errors import DataError, UnknownNameError
+
+LABEL_NAMES = ("label", "class", "target", "y")
+"""Names of columns that hold the labels where nothing else is said; capitals don't matter."""
+
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
+"""What stands for a missing value; capitals don't matter."""
+
+_DELIMITERS = ",;\t"
+
+
+def read_csv(path: Path, label: str | None, max_features: int) -> tuple[NDArray[np.float32], list[str]]:
+    """Features and labels of a file whose first line names the columns.
+
+    Args:
+        path: the file; values are separated by commas, semicolons or tabs.
+        label: the column of labels; None for the one that is called as :data:`LABEL_NAMES` say.
+        max_features: the most other columns there may be.
+
+    Returns:
+        Features, float32 of shape (N, F), in the order of the columns; and the labels.
+
+    Raises:
+        DataError: if the file is missing or no such table; if there is no column of labels or none besides; if a value
+            is missing, not a number or not finite, or a line has more or fewer values than there are columns.
+        UnknownNameError: if there is no column ``label``.
+    """
+    try:
+        with _opened(path) as stream:
+            return _read(path, stream, label, max_features)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a readable table ({error})") from None
+
+
+def _opened(path: Path) -> TextIO:
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _read(path: Path, stream: TextIO, label: str | None, max_features: int) -> tuple[NDArray[np.float32], list[str]]:
+    first = stream.readline()
+    stream.seek(0)
+    lines = csv.reader(stream, delimiter=max(_DELIMITERS, key=first.count))
+    columns = [name.strip() for name in next(lines, [])]
+    _require_names(path, columns)
+    place = _label_column(path, columns, label)
+    if not 1 <= len(columns) - 1 <= max_features:
+        raise DataError(
+            f"{path}: must have 1 to {max_features} columns besides {columns[place]!r}, has {len(columns) - 1}"
+        )
+    rows, labels = [], []
+    for number, values in _rows(path, lines, len(columns)):
+        text = values.pop(place).strip()
+        if text.lower() in MISSING - {"none"}:
+            raise DataError(f"{path}: line {number} has no label in column {columns[place]!r}")
+        labels.append(text)
+        rows.append(_numbers(path, number, values, columns[:place] + columns[place + 1 :]))
+    if not rows:
+        raise DataError(f"{path}: has no line below the names of its columns")
+    return np.stack(rows), labels
+
+
+def _require_names(path: Path, columns: list[str]) -> None:
+    if not columns:
+        raise DataError(f"{path}: is empty; its first line must name the columns")
+    for number, name in enumerate(columns, start=1):
+        if not name:
+            raise DataError(f"{path}: column {number} has no name; name it, or take it out if it only counts the rows")
+        if columns.count(name) > 1:
+            raise DataError(f"{path}: has {columns.count(name)} columns called {name!r}")
+    if all(_is_number(name) for name in columns):
+        raise DataError(f"{path}: its first line must name the columns, but holds numbers ({columns[0]}, ...)")
+
+
+def _label_column(path: Path, columns: list[str], label: str | None) -> int:
+    if label is not None:
+        if label not in columns:
+            raise UnknownNameError(f"label column of {path}", label, columns)
+        return columns.index(label)
+    found = [name for name in columns if name.lower() in LABEL_NAMES]
+    if len(found) != 1:
+        which = (
+            f"columns {' and '.join(found)} may hold the labels"
+            if found
+            else "no column is called label, class, target or y"
+        )
+        listed = ", ".join(columns[:20]) + (", ..." if len(columns) > 20 else "")
+        raise DataError(f"{path}: {which}; label must name the one that does (columns: {listed})")
+    return columns.index(found[0])
+
+
+def _rows(path: Path, lines: Iterator[list[str]], count: int) -> Iterator[tuple[int, list[str]]]:
+    """The lines that are not empty, with their numbers in the file as an editor counts them."""
+    for values in lines:
+        number: int = lines.line_num  # type: ignore[attr-defined]
+        if not values:
+            continue
+        if len(values) != count:
+            raise DataError(f"{path}: line {number} has {len(values)} values, the first line names {count} columns")
+        yield number, values
+
+
+def _numbers(path: Path, line: int, values: list[str], columns: list[str]) -> NDArray[np.float32]:
+    try:
+        row = np.array(values, dtype=np.float64).astype(np.float32)
+        if np.isfinite(row).all():
+            return row
+    except ValueError:
+        pass
+    for name, value in zip(columns, values, strict=True):
+        if value.strip().lower() in MISSING:
+            raise DataError(f"{path}: line {line} has no value in column {name!r}; fill it in or leave the line out")
+        if not _is_number(value):
+            raise DataError(f"{path}: line {line} has {value!r} in column {name!r}, which must be numbers")
+    bad = columns[int(np.flatnonzero(~np.isfinite(row))[0])]
+    raise DataError(f"{path}: line {line} has no finite number in column {bad!r}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,65 @@
+"""Checks of features and labels that a user hands over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlnas.errors import DataError
+
+MAX_CLASSES = 1000
+MAX_FEATURES = 10_000
+
+
+def checked_features(where: str, x: NDArray[Any]) -> NDArray[np.float32]:
+    """Features as float32.
+
+    Raises:
+        DataError: beginning with ``where``, if they are not (N, F) finite numbers or there are too many columns.
+    """
+    if x.ndim != 2 or len(x) == 0 or not 1 <= x.shape[1] <= MAX_FEATURES:
+        raise DataError(f"{where}: features must have shape (N, F) with F in 1 .. {MAX_FEATURES}, got {x.shape}")
+    try:
+        with np.errstate(over="ignore"):
+            features = x.astype(np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: features must be numbers ({error})") from None
+    bad = np.argwhere(~np.isfinite(features))
+    if len(bad):
+        row, column = bad[0].tolist()
+        raise DataError(f"{where}: features must be finite, found {x[row, column]} in row {row}, column {column}")
+    return features
+
+
+def numbered(where: str, labels: NDArray[Any]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """The classes that labels name, in their order, and the number of each label's class.
+
+    Raises:
+        DataError: beginning with ``where``, if a label is missing or they are not numbers or texts of shape (N,).
+    """
+    if labels.ndim != 1 or labels.dtype.kind not in "biufUSO":
+        raise DataError(f"{where}: labels must be numbers or texts of shape (N,), got {labels.dtype} {labels.shape}")
+    values = labels.tolist()
+    for row, value in enumerate(values):
+        if value is None or value != value or value in ("", b""):
+            raise DataError(f"{where}: row {row} has no label")
+        if labels.dtype.kind == "f" and not value.is_integer():
+            raise DataError(f"{where}: labels must name classes, got the number {value} in row {row}")
+    if labels.dtype.kind == "f":
+        values = [int(value) for value in values]
+    texts = [value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value) for value in values]
+    found = set(texts)
+    numeric = all(text.removeprefix("-").isdecimal() and str(int(text)) == text for text in found)
+    classes = tuple(sorted(found, key=int) if numeric else sorted(found))
+    number = {name: k for k, name in enumerate(classes)}
+    return classes, np.array([number[text] for text in texts], dtype=np.int64)
+
+
+def official_test(y: NDArray[np.int64], test: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    """The official test part; None where it is empty or holds whole classes, as sets for few-shot learning have it."""
+    if test is None or not test.any() or test.shape != y.shape:
+        return test if test is not None and test.any() else None
+    inside = np.bincount(y, test) / np.bincount(y)
+    return None if np.isin(inside, (0, 1)).all() else test
