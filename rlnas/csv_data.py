@@ -21,6 +21,7 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 """What stands for a missing value; capitals don't matter."""
 
 _DELIMITERS = ",;\t"
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def read_csv(path: Path, label: str | None, max_features: int) -> tuple[NDArray[np.float32], list[str]]:
@@ -65,13 +66,15 @@ def _read(path: Path, stream: TextIO, label: str | None, max_features: int) -> t
         raise DataError(
             f"{path}: must have 1 to {max_features} columns besides {columns[place]!r}, has {len(columns) - 1}"
         )
+    features = columns[:place] + columns[place + 1 :]
     rows, labels = [], []
     for number, values in _rows(path, lines, len(columns)):
         text = values.pop(place).strip()
         if text.lower() in MISSING - {"none"}:
             raise DataError(f"{path}: line {number} has no label in column {columns[place]!r}")
         labels.append(text)
-        rows.append(_numbers(path, number, values, columns[:place] + columns[place + 1 :]))
+        row = [_number(path, number, name, value) for name, value in zip(features, values, strict=True)]
+        rows.append(np.array(row, dtype=np.float32))
     if not rows:
         raise DataError(f"{path}: has no line below the names of its columns")
     return np.stack(rows), labels
@@ -117,20 +120,17 @@ def _rows(path: Path, lines: Iterator[list[str]], count: int) -> Iterator[tuple[
         yield number, values
 
 
-def _numbers(path: Path, line: int, values: list[str], columns: list[str]) -> NDArray[np.float32]:
+def _number(path: Path, line: int, column: str, value: str) -> float:
     try:
-        row = np.array(values, dtype=np.float64).astype(np.float32)
-        if np.isfinite(row).all():
-            return row
+        number = float(value)
+        if abs(number) <= _LARGEST:
+            return number
+        wanted = "must be finite in 32 bits"
     except ValueError:
-        pass
-    for name, value in zip(columns, values, strict=True):
-        if value.strip().lower() in MISSING:
-            raise DataError(f"{path}: line {line} has no value in column {name!r}; fill it in or leave the line out")
-        if not _is_number(value):
-            raise DataError(f"{path}: line {line} has {value!r} in column {name!r}, which must be numbers")
-    bad = columns[int(np.flatnonzero(~np.isfinite(row))[0])]
-    raise DataError(f"{path}: line {line} has no finite number in column {bad!r}")
+        wanted = "must be numbers"
+    if value.strip().lower() in MISSING:
+        raise DataError(f"{path}: line {line} has no value in column {column!r}; fill it in or leave the line out")
+    raise DataError(f"{path}: line {line} has {value!r} in column {column!r}, which {wanted}")
 
 
 def _is_number(text: str) -> bool:

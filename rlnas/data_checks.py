@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from rlnas.errors import DataError
 MAX_CLASSES = 1000
 MAX_FEATURES = 10_000
 
+_INTEGER = re.compile("0|-?[1-9][0-9]{0,18}")
+
 
 def checked_features(where: str, x: NDArray[Any]) -> NDArray[np.float32]:
     """Features as float32.
@@ -21,6 +24,8 @@ def checked_features(where: str, x: NDArray[Any]) -> NDArray[np.float32]:
     """
     if x.ndim != 2 or len(x) == 0 or not 1 <= x.shape[1] <= MAX_FEATURES:
         raise DataError(f"{where}: features must have shape (N, F) with F in 1 .. {MAX_FEATURES}, got {x.shape}")
+    if x.dtype.kind not in "biufO":
+        raise DataError(f"{where}: features must be numbers, got {x.dtype}")
     try:
         with np.errstate(over="ignore"):
             features = x.astype(np.float32)
@@ -51,7 +56,7 @@ def numbered(where: str, labels: NDArray[Any]) -> tuple[tuple[str, ...], NDArray
         values = [int(value) for value in values]
     texts = [value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value) for value in values]
     found = set(texts)
-    numeric = all(text.removeprefix("-").isdecimal() and str(int(text)) == text for text in found)
+    numeric = all(_INTEGER.fullmatch(text) for text in found)
     classes = tuple(sorted(found, key=int) if numeric else sorted(found))
     number = {name: k for k, name in enumerate(classes)}
     return classes, np.array([number[text] for text in texts], dtype=np.int64)
@@ -59,7 +64,9 @@ def numbered(where: str, labels: NDArray[Any]) -> tuple[tuple[str, ...], NDArray
 
 def official_test(y: NDArray[np.int64], test: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
     """The official test part; None where it is empty or holds whole classes, as sets for few-shot learning have it."""
-    if test is None or not test.any() or test.shape != y.shape:
-        return test if test is not None and test.any() else None
+    if test is None or not test.any():
+        return None
+    if test.shape != y.shape or test.all():
+        return test  # for UserData to refuse
     inside = np.bincount(y, test) / np.bincount(y)
     return None if np.isin(inside, (0, 1)).all() else test

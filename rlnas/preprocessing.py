@@ -100,7 +100,7 @@ class Preprocessing:
             pixels = np.stack([covering(image, (height, width)) for image in pixels])
         white = np.float32(255 if pixels.dtype == np.uint8 else self.white)
         shown = pixels.transpose(0, 3, 1, 2).astype(np.float32) / white
-        return np.ascontiguousarray(np.broadcast_to(shown, (len(shown), channels, height, width)))
+        return np.array(np.broadcast_to(shown, (len(shown), channels, height, width)), order="C")
 
 
 def preprocessing_of(data: UserData, train: NDArray[np.int64]) -> Preprocessing:

@@ -73,7 +73,9 @@ class Scores:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads back."""
-        return {**asdict(self), "interval": list(self.interval), "confusion": [list(row) for row in self.confusion]}
+        numbers = {f.name: getattr(self, f.name) for f in fields(self)}
+        confusion, bins = [list(row) for row in self.confusion], [asdict(b) for b in self.bins]
+        return {**numbers, "interval": list(self.interval), "confusion": confusion, "bins": bins}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Scores:
@@ -109,7 +111,9 @@ def score_predictions(probabilities: NDArray[Any], y: NDArray[np.int64]) -> Scor
     of_class, right = confusion.sum(1), int(confusion.trace())
     recalls = confusion.diagonal()[of_class > 0] / of_class[of_class > 0]
     bins = _reliability(probabilities.max(1), named == y)
-    gaps = [b.count * abs(b.accuracy - b.confidence) for b in bins if b.accuracy is not None and b.confidence is not None]
+    gaps = [
+        b.count * abs(b.accuracy - b.confidence) for b in bins if b.accuracy is not None and b.confidence is not None
+    ]
     truth = probabilities[np.arange(examples), y]
     return Scores(
         examples=examples,

@@ -155,7 +155,14 @@ def read_data(
     """
     size = _checked_image_size(image_size)
     at_least("pixel_cap", pixel_cap, 1)
-    origin = {"source": str(source), "image_size": size, "label": label, "pixel_cap": pixel_cap}
+    ending = str(source).lower()
+    is_table = ending.endswith((".csv", ".csv.gz"))
+    if label is not None and not is_table:
+        raise ConfigurationError(f"label names a column of a .csv file, {source} is none; got {label!r}")
+    if image_size is not None and is_table:
+        raise ConfigurationError(f"image_size is of images, {source} has none; got {image_size!r}")
+    of_kind = {"label": label} if is_table else {"image_size": size, "pixel_cap": pixel_cap}
+    origin = {"source": str(source), **of_kind}
     if str(source) in TORCHVISION_SETS:
         if data is not None:
             origin["data"] = str(absolute(data))
@@ -163,15 +170,11 @@ def read_data(
         return replace(_from_image_set(images, size), origin=origin)
     path = absolute(source)
     origin["source"] = str(path)
-    ending = path.name.lower()
-    is_table = ending.endswith((".csv", ".csv.gz"))
-    if label is not None and not is_table:
-        raise ConfigurationError(f"label names a column of a .csv file, {path} is none; got {label!r}")
     if path.is_dir():
         x, labels, test, files = read_image_folder(path, size, pixel_cap)
         read = _labelled(str(path), x, np.array(labels), test)
         return replace(read, origin=origin, files=files)
-    if ending.endswith(_ARCHIVES):
+    if ending.endswith(_ARCHIVES) and not is_table:
         raise DataError(f"{path}: archives are not read; unpack it and give the folder")
     if not is_table and not ending.endswith(".npz"):
         what = "is neither a folder nor a .npz, .csv or .csv.gz file" if path.exists() else "no such file or folder"
