@@ -158,7 +158,7 @@ class ArchitectureSearchClassifier(ClassifierMixin, BaseEstimator):  # type: ign
         """Examples and labels, checked in scikit-learn's manner."""
         if y is None:
             raise ConfigurationError("this classifier requires y to be passed, but the target y is None")
-        if np.ndim(X) <= 2:
+        if _dimensions(X) <= 2:
             X, y = validate_data(self, X, y)
             return self._shaped(X), y
         X = check_array(X, ensure_2d=False, allow_nd=True)
@@ -168,7 +168,7 @@ class ArchitectureSearchClassifier(ClassifierMixin, BaseEstimator):  # type: ign
 
     def _examples(self, X: Any) -> NDArray[Any]:
         """Examples to predict, as the model takes them."""
-        if np.ndim(X) <= 2:
+        if _dimensions(X) <= 2:
             return self._shaped(validate_data(self, X, reset=False))
         return np.asarray(check_array(X, ensure_2d=False, allow_nd=True))
 
@@ -180,6 +180,11 @@ class ArchitectureSearchClassifier(ClassifierMixin, BaseEstimator):  # type: ign
         if len(shape) not in (2, 3) or np.prod(shape) != X.shape[1]:
             raise ConfigurationError(f"image_shape must be (H, W) or (H, W, C) of {X.shape[1]} numbers, got {shape}")
         return X.reshape(len(X), *shape)
+
+
+def _dimensions(X: Any) -> int:
+    """Of an array, or what can be made one."""
+    return int(X.ndim) if hasattr(X, "ndim") else np.asarray(X).ndim
 
 
 def _items(dataset: Any) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -32,9 +32,7 @@ def fit(
     ] = None,
     agent: Annotated[
         str,
-        typer.Option(
-            help="Who designs: pretrained, random, evolution, tpe ...; the folder of a run; FILE.py:NAME."
-        ),
+        typer.Option(help="Who designs: pretrained, random, evolution, tpe ...; the folder of a run; FILE.py:NAME."),
     ] = "pretrained",
     designs: Annotated[int, typer.Option(min=1, help="Designs to propose.")] = 20,
     fidelity: Annotated[
