@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from rlnas.checkpoint import MANIFEST
 from rlnas.errors import CheckpointError, ConfigurationError, one_of
+from rlnas.pretrained import CONTROLLER, NAME
 from rlnas.search_space import SearchSpace
 
 from .bayesian import TPE, GaussianProcess, gaussian_process_for, tpe_for
@@ -22,6 +23,7 @@ from .controls import rl2_hidden
 from .evolution import GeneticAlgorithm, RegularizedEvolution, evolution_for, genetic_for
 from .learned import LEARNED_AGENTS, controller_agent, wiped
 from .portfolio import best_on_average, nearest_portfolio, portfolio, warm_evolution, warm_tpe
+from .pretrained import pretrained
 from .problem import MakeAgent, SearchProblem
 from .reinforce import Hybrid, Reinforce, reinforce_for
 from .sb3 import SB3_AGENTS
@@ -76,7 +78,11 @@ PREPARED: dict[str, MakeAgent] = {
 }
 """Agents that prepare themselves on training tasks."""
 
-AGENTS: dict[str, MakeAgent] = {**{name: searcher_agent(make) for name, make in SEARCHERS.items()}, **PREPARED}
+AGENTS: dict[str, MakeAgent] = {
+    **{name: searcher_agent(make) for name, make in SEARCHERS.items()},
+    **PREPARED,
+    NAME: pretrained,
+}
 """How to make each agent for a problem and a seed; add your own here."""
 
 WIPED = "wiped:"
@@ -127,7 +133,7 @@ def resolve_agent(text: str) -> MakeAgent:
 
 
 def require_agent(text: str, problem: SearchProblem) -> None:
-    """Returns if an agent can be had; a controller of a folder and a searcher with settings are made to see.
+    """Returns if an agent can be had; trained controllers and searchers with settings are made to see.
 
     Raises:
         RlnasError: as :func:`resolve_agent`, or as making the agent does.
@@ -137,13 +143,15 @@ def require_agent(text: str, problem: SearchProblem) -> None:
         problem.training_source()
     if "?" in name:
         _with_settings(name)(problem.space, problem.designs, 0)
-    elif name not in AGENTS and Path(name).is_dir():
+    elif name == NAME or (name not in AGENTS and Path(name).is_dir()):
         make(problem, 0)
 
 
 def agent_file(text: str) -> Path | None:
-    """The file that decides what an agent is: a controller's manifest or a user's own; None of those known by name."""
+    """The file that decides what an agent is: a controller's or a user's own; None of those that code alone makes."""
     name = text.removeprefix(WIPED)
+    if name == NAME:
+        return CONTROLLER
     if name in AGENTS or "?" in name:
         return None
     if Path(name).is_dir():

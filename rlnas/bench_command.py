@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rlnas import pretrained
 from rlnas.cli_options import (
     AdaptationName,
     AdaptationOption,
@@ -151,7 +152,7 @@ def bench(
 
 
 def search(
-    agent: Annotated[Path, typer.Option(help="Folder of a training run.")],
+    agent: Annotated[Path, typer.Option(help="Folder of a training run, or 'pretrained', which comes with rlnas.")],
     tasks: Annotated[
         str | None, typer.Option(help="Tasks to search, as SOURCE:SPLIT or a split; by default the environment's test.")
     ] = None,
@@ -181,12 +182,18 @@ def search(
     from rlnas.agents.controller import Controller
     from rlnas.agents.registry import agent_folder, named_agents
 
-    env = str(Controller.load(agent_folder(agent), "cpu").about.get("env"))
+    shipped = str(agent) == pretrained.NAME
+    if shipped:
+        env = "rlnas/Trial-v0" if tasks is not None and ":" in tasks else "rlnas/DigitsTableTrial-v0"
+    else:
+        env = str(Controller.load(agent_folder(agent), "cpu").about.get("env"))
     problem, searched = problem_of(env, tasks, task_option, download, data)
+    if shipped and problem["evaluator"]["kind"] != "table":
+        problem["space"] = pretrained.space().spec()
     chosen = device_of(device)
     spec = evaluator_spec(problem["evaluator"], evaluator, chosen, init, adaptation, adaptation_option)
     others = ["wiped=wiped:" + str(agent) if name == "wiped" else name for name in names_in(against)]
-    agents: dict[str, AgentSource] = dict(named_agents([f"rl2={agent}", *others]))
+    agents: dict[str, AgentSource] = dict(named_agents([f"{pretrained.NAME if shipped else 'rl2'}={agent}", *others]))
     with shared_evaluations(cache, spec) as shared:
         benchmark = Benchmark(
             env,
