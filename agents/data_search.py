@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import gymnasium as gym
 from stable_baselines3.common.utils import set_random_seed
 
+from rlnas import pretrained
 from rlnas.adaptation import Adaptation
 from rlnas.batched_evaluator import BatchedEvaluator
 from rlnas.checkpoint import write_durably
@@ -26,7 +27,7 @@ from rlnas.leaderboard import Entry, Leaderboard
 from rlnas.limited_evaluator import LimitedEvaluator, Limits, full_cost
 from rlnas.registration import BY_EDITS
 from rlnas.rungs import Rung, promoted
-from rlnas.search_space import ChainSpace, SearchSpace
+from rlnas.search_space import SearchSpace
 from rlnas.specs import space_from_spec
 from rlnas.store import EpisodeStore
 from rlnas.store_claim import claim
@@ -41,9 +42,6 @@ from .registry import PREPARED, WIPED, agent_folder, resolve_agent
 from .search_run import run_search
 
 ENV = "rlnas/Trial-v0"
-SPACE = ChainSpace(max_layers=4, widths=(8,), dense_widths=(16, 32, 64, 128))
-"""What is searched, at the width at which candidates are compared."""
-
 EPISODES, EVALUATIONS, LEADERBOARD = "episodes.sqlite", "evaluations.sqlite", "leaderboard.json"
 
 PROPOSING, SEARCHING = 0.25, 0.5
@@ -297,16 +295,16 @@ def require_searching(agent: str) -> str:
 def space_for(agent: str, size: Sequence[int]) -> SearchSpace:
     """The space that an agent searches for images of a size, (H, W); features are of size (1, 1).
 
-    A controller of a training run searches the space that it was trained for.
+    A controller of a training run searches the space that it was trained for; everybody else the space of the one
+    that comes with the package, at the width at which it was trained.
 
     Raises:
         ConfigurationError: if the controller designs by edits, or its space has no networks to train.
         CheckpointError: if it is damaged.
     """
     folder = Path(agent.removeprefix(WIPED))
-    smallest = min(SPACE.input_size, *size)
     if not folder.is_dir():
-        return replace(SPACE, input_size=smallest)
+        return pretrained.space(input_size=min(8, *size))
     about = Controller.load(agent_folder(folder), "cpu").about
     if about.get("env") in BY_EDITS or not about.get("space"):
         raise ConfigurationError(f"{folder}: its controller does not design networks choice by choice")
