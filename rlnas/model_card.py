@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rlnas.graph import count_flops, count_parameters
@@ -29,7 +30,7 @@ def model_card(model: Model, leaderboard: Leaderboard, about: Mapping[str, Any])
     graph, shape = model.architecture.graph(len(model.classes)), model.preprocessing.input_shape
     parameters, flops = count_parameters(graph, shape), count_flops(graph, shape)
     lines = [
-        f"# {data['name']}: {_code(model.architecture.text)}",
+        f"# {_plain(Path(data['name']).name)}: {_code(model.architecture.text)}",
         "",
         f"A network of {parameters:,} parameters ({flops:,} multiply-accumulates an example) for {len(model.classes)} "
         f"classes, found and trained by rlnas on {about['date']}.",
