@@ -113,7 +113,7 @@ class ArchitectureSearchClassifier(ClassifierMixin, BaseEstimator):  # type: ign
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / "run"
             begin_fit(folder, data, settings)
-            found = fit(folder, data, self.device)
+            found = fit(folder, data, self.device, report=False)
         assert found is not None  # nobody could have stopped it
         self.model_ = found.model
         self.best_architecture_: Architecture = found.model.architecture

@@ -114,7 +114,7 @@ class Fit:
         found: the winning architecture, at the width of the search.
         model: trained fully, at full width.
         leaderboard: of the search.
-        result: the summary in ``result.json``.
+        result: the summary in ``result.json``; empty without a report.
     """
 
     folder: Path
@@ -171,6 +171,7 @@ def fit(
     stop: Callable[[], bool] = lambda: False,
     on_evaluation: OnEvaluation = lambda evaluations, best: None,
     on_epoch: OnEpoch = lambda epoch: None,
+    report: bool = True,
 ) -> Fit | None:
     """Search and train, or go on with it, in a folder that :func:`begin_fit` made.
 
@@ -184,6 +185,7 @@ def fit(
         stop: asked after every evaluation and before every training step.
         on_evaluation: is told of evaluations.
         on_epoch: is told of the final training's epochs.
+        report: whether to write more than the leaderboard and the model: its card, plots, and other forms of it.
 
     Returns:
         What came of it; None if ``stop`` said so before the end: call again to go on.
@@ -207,7 +209,7 @@ def fit(
     model = train_fully(winner, data, source.division, training, folder / MODEL, device, stop, on_epoch)
     if model is None:
         return None
-    result = _write(folder, data, settings, search, board, model)
+    result = _write(folder, data, settings, search, board, model) if report else {}
     data.require_unchanged()
     return Fit(folder, winner, model, board, result)
 

@@ -84,7 +84,7 @@ def fit(
     from rlnas.options import learner_options
 
     usual = FinalTraining()
-    known = {n: v for n, v in asdict(usual).items() if v is not None and n != "seed"}
+    known = {n: v for n, v in asdict(replace(usual, threads=1)).items() if n not in ("seed", "max_seconds")}
     chosen = learner_options(option or [], known, "setting of the final training")
     chosen |= {name: value for name, value in (("width", width), ("epochs", epochs)) if value is not None}
     settings = FitSettings(

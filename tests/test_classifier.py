@@ -96,7 +96,7 @@ def test_it_works_in_a_pipeline_and_a_grid() -> None:
 
 
 def test_equal_seeds_give_equal_models_that_survive_pickling() -> None:
-    x, y = bright_halves()
+    x, y = bright_halves(40)
     first, second = (clone(classifier(random_state=7)).fit(x, y).predict_proba(x) for _ in range(2))
     assert np.array_equal(first, second)
     fitted = classifier(random_state=7).fit(x, y)
