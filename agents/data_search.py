@@ -304,7 +304,7 @@ def space_for(agent: str, size: Sequence[int]) -> SearchSpace:
     """
     folder = Path(agent.removeprefix(WIPED))
     if not folder.is_dir():
-        return pretrained.space(input_size=min(8, *size))
+        return replace(pretrained.space(input_size=min(8, *size)), spatial=max(size) > 1)
     about = Controller.load(agent_folder(folder), "cpu").about
     if about.get("env") in BY_EDITS or not about.get("space"):
         raise ConfigurationError(f"{folder}: its controller does not design networks choice by choice")

@@ -298,13 +298,16 @@ def test_latency_grows_with_the_work() -> None:
     assert latency(small, 3, (1, 28, 28)) < latency(large, 3, (1, 28, 28))
 
 
-def test_features_and_many_rungs(tmp_path: Path) -> None:
+def test_features_are_searched_by_fully_connected_chains(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     y = np.repeat(["no", "yes"], 40)
     features = rng.normal(size=(80, 5)) + 2 * (y == "yes")[:, None]
     done = run(tmp_path, data_from_arrays(features, y, "rows"), rungs=3, designs=7, fidelity="30x4")
     assert [(e.rung, e.examples, e.steps) for e in done.leaderboard.entries][-1] == (2, 48, 16)  # all there are
     assert done.model.classes == ("no", "yes")
+    layers = {layer for e in done.leaderboard.entries for layer in e.architecture.split(" > ")}
+    assert layers <= {"dense-16", "dense-32", "dense-64", "dense-128", "identity"}
+    assert done.model.architecture.space.spec()["spatial"] is False
 
 
 def test_a_rung_is_named_by_examples_and_steps() -> None:
