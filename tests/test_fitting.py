@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -174,6 +177,39 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
         done = fit(tmp_path, data)
     assert done is not None
     assert sum(trained) == left  # nothing is evaluated twice
+    assert timeless(done.leaderboard) == timeless(found.leaderboard)
+    assert done.model.test == found.model.test
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from rlnas.agents.fitting import fit
+from rlnas.user_data import read_data
+
+told = []
+
+def on_evaluation(evaluations, best):
+    told.append(best)
+    if sys.argv[3] == "search" and len(told) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+fit(Path(sys.argv[1]), read_data(sys.argv[2]), "cpu", on_evaluation=on_evaluation,
+    on_epoch=lambda epoch: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+def test_a_run_that_is_killed_goes_on(found: Fit, data: UserData, tmp_path: Path) -> None:
+    file, folder = tmp_path / "halves.npz", tmp_path / "run"
+    np.savez(file, x=data.x, y=data.y)
+    read = read_data(file)
+    begin_fit(folder, read, SETTING)
+    for stage in ("search", "training"):
+        command = [sys.executable, "-c", KILLED, str(folder), str(file), stage]
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+        assert (folder / "leaderboard.json").exists() == (stage == "training")
+    done = fit(folder, read)
+    assert done is not None
     assert timeless(done.leaderboard) == timeless(found.leaderboard)
     assert done.model.test == found.model.test
 
