@@ -199,7 +199,7 @@ fit(Path(sys.argv[1]), read_data(sys.argv[2]), "cpu", on_evaluation=on_evaluatio
 """
 
 
-def test_a_run_that_is_killed_goes_on(found: Fit, data: UserData, tmp_path: Path) -> None:
+def test_a_run_that_is_killed_goes_on(data: UserData, tmp_path: Path) -> None:
     file, folder = tmp_path / "halves.npz", tmp_path / "run"
     np.savez(file, x=data.x, y=data.y)
     read = read_data(file)
@@ -208,10 +208,10 @@ def test_a_run_that_is_killed_goes_on(found: Fit, data: UserData, tmp_path: Path
         command = [sys.executable, "-c", KILLED, str(folder), str(file), stage]
         assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
         assert (folder / "leaderboard.json").exists() == (stage == "training")
-    done = fit(folder, read)
+    done, whole = fit(folder, read), run(tmp_path / "whole", read)
     assert done is not None
-    assert timeless(done.leaderboard) == timeless(found.leaderboard)
-    assert done.model.test == found.model.test
+    assert timeless(done.leaderboard) == timeless(whole.leaderboard)
+    assert done.model.test == whole.model.test
 
 
 def test_a_finished_run_is_read_back(found: Fit, data: UserData) -> None:
