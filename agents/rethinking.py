@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -120,11 +121,11 @@ def who_acted(store: EpisodeStore, agent: str, trials: Sequence[int]) -> Rethoug
     try:
         identity = _identity(folder, agent)
         if identity is not None:
-            name = identity["agent"]
-            file = agent_file(name) if Path(name.removeprefix(WIPED)).is_dir() else None
-            if file is None or hashlib.sha256(file.read_bytes()).hexdigest() != identity.get("sha256"):
+            source = _found(folder, identity)
+            if source is None or not Path(source.removeprefix(WIPED)).is_dir():
                 return None
-            return Rethought(_rethink_stored(store, agent, trials, name), f"{name}, which acted here", acted=True)
+            thoughts = _rethink_stored(store, agent, trials, source)
+            return Rethought(thoughts, f"{identity['agent']}, which acted here", acted=True)
         if (folder / AGENT / MANIFEST).is_file():
             thoughts = _rethink_stored(store, agent, trials, str(folder))
             silent = {trial: _without_choices(rows) for trial, rows in thoughts.items()}
@@ -155,8 +156,10 @@ def rethink_as(store: EpisodeStore, agent: str, trials: Sequence[int], policy: s
         RlnasError: if the agent cannot be had or serves another environment, or a trial cannot be rebuilt.
     """
     identity = _identity(store.path.parent, policy)
-    source = policy if identity is None else identity["agent"]
-    return Rethought(_rethink_stored(store, agent, trials, source), source)
+    if identity is None:
+        return Rethought(_rethink_stored(store, agent, trials, policy), policy)
+    name = identity["agent"]
+    return Rethought(_rethink_stored(store, agent, trials, _found(store.path.parent, identity) or name), name)
 
 
 def _rethink_stored(store: EpisodeStore, agent: str, trials: Sequence[int], source: str) -> dict[int, Thoughts]:
@@ -253,6 +256,22 @@ def _comparison(folder: Path) -> dict[str, Any] | None:
         if not isinstance(settings.get(name), kind):
             raise DataError(f"{folder / SETTINGS} is damaged: {name} is {settings.get(name)!r}")
     return {"training": None, **settings}
+
+
+def _found(folder: Path, identity: dict[str, Any]) -> str | None:
+    """The text of an agent that a comparison read from a file or folder, where that is now; None if it is not there.
+
+    Its path is relative to where the comparison was started: here, or else likely a folder above the comparison's.
+    """
+    wiped = WIPED if identity["agent"].startswith(WIPED) else ""
+    path = identity["agent"].removeprefix(WIPED)
+    for base in (Path(), folder.resolve(), *folder.resolve().parents):
+        text = wiped + str(base / path)
+        with suppress(RlnasError, OSError):
+            file = agent_file(text)
+            if file is not None and hashlib.sha256(file.read_bytes()).hexdigest() == identity.get("sha256"):
+                return text
+    return None
 
 
 def _identity(folder: Path, agent: str) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -75,7 +76,7 @@ def addresses(proposals: Sequence[Proposal], version: Mapping[str, Any]) -> list
 
 
 class EvaluationCache:
-    """A file of evaluations; several evaluators and processes may use it at once. It can be pickled.
+    """A file of evaluations; several evaluators, threads and processes may use it at once. It can be pickled.
 
     Args:
         path: the file; it is made, with its folder, if it is absent.
@@ -87,9 +88,13 @@ class EvaluationCache:
     """
 
     def __init__(self, path: str | Path, max_evaluations: int = MAX_EVALUATIONS) -> None:
-        self.path = Path(path).expanduser().absolute()
+        try:
+            self.path = Path(path).expanduser().absolute()
+        except RuntimeError as error:  # nobody of that name has a home folder
+            raise CacheError(f"evaluation cache {path}: {error}") from None
         self.max_evaluations = at_least("max_evaluations", max_evaluations, 1)
-        self._open: sqlite3.Connection | None = None
+        self._open: dict[tuple[int, int], sqlite3.Connection] = {}
+        """By process and thread. SQLite forbids to use, or even close, what a forked process inherits."""
         with self._errors():
             self._connection()
 
@@ -145,10 +150,9 @@ class EvaluationCache:
             return int(self._connection().execute("SELECT COUNT(*) FROM evaluations").fetchone()[0])
 
     def close(self) -> None:
-        """Let go of the file; using it again opens it again."""
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+        """Let go of the file, which no thread may be using then; using it again opens it again."""
+        for owner in [owner for owner in self._open if owner[0] == os.getpid()]:
+            self._open.pop(owner).close()
 
     def __enter__(self) -> EvaluationCache:
         return self
@@ -157,10 +161,11 @@ class EvaluationCache:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": None}  # each process has a connection of its own
+        return {**self.__dict__, "_open": {}}
 
     def _connection(self) -> sqlite3.Connection:
-        if self._open is None:
+        owner = os.getpid(), threading.get_ident()
+        if owner not in self._open:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             try:
@@ -168,8 +173,8 @@ class EvaluationCache:
             except BaseException:
                 connection.close()
                 raise
-            self._open = connection
-        return self._open
+            self._open[owner] = connection
+        return self._open[owner]
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.text_factory = bytes  # damaged text is for the hashes to find

@@ -14,8 +14,9 @@ from rlnas.data_division import Division
 from rlnas.device import available_threads, choose_device, torch_threads
 from rlnas.model import Model, load_model
 from rlnas.training_options import Epoch, FinalTraining
-from rlnas.training_state import TrainingState, require_same, widened
+from rlnas.training_state import TrainingState, require_same
 from rlnas.user_data import UserData
+from rlnas.wide_network import widened
 
 __all__ = ["Epoch", "FinalTraining", "train_fully", "widened"]
 

@@ -112,12 +112,18 @@ def load_model(path: str | Path, device: str = "cpu") -> Model:
         preprocessing = Preprocessing.from_json(data["preprocessing"])
         network = Network(architecture.graph(len(data["classes"])), preprocessing.input_shape)
         network.load_state_dict(tensors)
+        mean, deviation = (np.array(data[name], dtype=np.float32) for name in ("mean", "deviation"))
+        if (
+            not mean.shape == deviation.shape == preprocessing.input_shape[:1]
+            or not np.isfinite([mean, deviation]).all()
+        ):
+            raise ValueError("needs a finite mean and deviation for every channel")
         return Model(
             architecture,
             tuple(data["classes"]),
             preprocessing,
-            np.array(data["mean"], dtype=np.float32),
-            np.array(data["deviation"], dtype=np.float32),
+            mean,
+            deviation,
             network.to(place).eval(),
             data["validation"] and Scores.from_json(data["validation"]),
             data["test"] and Scores.from_json(data["test"]),

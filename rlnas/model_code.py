@@ -9,7 +9,9 @@ from rlnas.model import Model
 
 WEIGHTS = "model.npz"
 
-_SOURCE = '''"""{text}: a trained network, found and written by rlnas, in plain PyTorch.
+_SOURCE = '''"""A trained network, found and written by rlnas, in plain PyTorch.
+
+    {text}
 
 It needs torch, numpy and the file {weights} beside it.
 
@@ -30,7 +32,7 @@ CLASSES = {classes}
 
 
 class Net(nn.Module):
-    """{takes}; to a logit for each class."""
+    """From {takes} to a logit for each class."""
 
     def __init__(self):
         super().__init__()
@@ -108,7 +110,7 @@ def model_source(model: Model) -> str:
     else:
         prepare = _PREPARE_FEATURES.format(channels=channels)
     takes = (
-        f"Images of shape (N, {channels}, {height}, {width}) in 0 .. 1" if images else f"Features (N, {channels}, 1, 1)"
+        f"images of shape (N, {channels}, {height}, {width}) in 0 .. 1" if images else f"features (N, {channels}, 1, 1)"
     )
     return _SOURCE.format(
         text=model.architecture.text,

@@ -79,6 +79,8 @@ class Preprocessing:
         count = channels if made.kind == "features" else 0
         if not mean.shape == deviation.shape == (count,) or not np.isfinite([*mean, *deviation, made.white]).all():
             raise DataError(f"not a description of preprocessing: it needs {count} finite means and deviations")
+        if made.white < 1 or (deviation < 0).any():
+            raise DataError("not a description of preprocessing: white must be at least 1 and deviations at least 0")
         return made
 
     def _features(self, x: NDArray[Any]) -> NDArray[np.float32]:
@@ -108,14 +110,14 @@ def preprocessing_of(data: UserData, train: NDArray[np.int64]) -> Preprocessing:
 
     Args:
         data: the data.
-        train: the rows whose means and deviations features are standardised by: a division's ``train``.
+        train: the rows that means and deviations of features and the white of float pixels are of: a division's train.
     """
     if data.kind == "features":
         rows = data.x[train].astype(np.float64)
         # A column that is constant in float32 has a deviation of rounding errors in float64.
         deviation = np.where(np.ptp(rows, axis=0) > 0, rows.std(axis=0), 0.0)
         return Preprocessing("features", data.input_shape, 1.0, rows.mean(axis=0), deviation)
-    white = 1.0 if data.x.dtype == np.uint8 else max(1.0, float(data.x.max()))
+    white = 1.0 if data.x.dtype == np.uint8 else max(1.0, float(data.x[train].max()))
     return Preprocessing("images", data.input_shape, white, np.empty(0), np.empty(0))
 
 
@@ -125,11 +127,11 @@ def as_input(data: UserData, rows: NDArray[np.int64], train: NDArray[np.int64] |
     Args:
         data: the data.
         rows: which.
-        train: see :func:`preprocessing_of`; may be left out for images.
+        train: see :func:`preprocessing_of`; may be left out for images of bytes.
 
     Raises:
-        ConfigurationError: if ``train`` is left out for features.
+        ConfigurationError: if ``train`` is left out for others.
     """
-    if train is None and data.kind == "features":
-        raise ConfigurationError("train must be the rows that features are standardised by, got None")
+    if train is None and data.x.dtype != np.uint8:
+        raise ConfigurationError(f"train must be the rows that {data.kind} are scaled by, got None")
     return preprocessing_of(data, rows if train is None else train)(data.x[rows])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rlnas.agents.rethinking import Rethought
     from rlnas.episode import DesignEpisode
     from rlnas.store import EpisodeStore
+    from rlnas.thought import Thoughts
     from rlnas.viewer import TrialRecord
 
 
@@ -51,25 +53,27 @@ def replay(
         raise ConfigurationError("--against and --against-run need --html, the file to compare in")
     if html is not None and (trial is None or recompute):
         raise ConfigurationError("--html needs the number of a trial, and goes without --recompute")
+    if policy is not None and recompute:
+        raise ConfigurationError("--policy goes without --recompute")
     with EpisodeStore(_store_of(run), mode="r") as store:
         if recompute:
             if not compare_recomputed(store, trial, agent, as_json):
                 sys.exit(1)
         elif trial is not None:
             episodes = trial_of(store, trial, agent)
+            found = _rethought(store, episodes, policy)
             if html is not None:
                 other = None if against is None and against_run is None else (against, against_run)
-                _write_page(html, store, episodes, policy, other, as_json)
-                return
-            if as_json and policy is None:
-                print(json.dumps([episode.to_json() for episode in episodes]))
-                return
-            found = _rethought(store, episodes, policy)
-            if not as_json:
+                written = _write_page(html, store, episodes, found, other)
+                if policy is None or not as_json:
+                    print(json.dumps(written) if as_json else f"{html}: {written['bytes']:,} bytes")
+            elif not as_json:
                 thoughts, whose = (None, None) if found is None else (found.thoughts[trial], found.label)
                 step_through(episodes, pause, thoughts, whose)
+            elif policy is None:
+                print(json.dumps(_told(episodes, None if found is None else found.thoughts[trial])))
             if policy is not None and found is not None:
-                _compare_choices({trial: episodes}, found, as_json)
+                _compare_choices({trial: episodes}, found, as_json, {} if html is None else written)
         elif policy is not None:
             _compare_all(store, agent, policy, as_json)
         else:
@@ -96,10 +100,10 @@ def _write_page(
     out: Path,
     store: EpisodeStore,
     episodes: list[DesignEpisode],
-    policy: str | None,
+    found: Rethought | None,
     other: tuple[str | None, Path | None] | None,
-    as_json: bool,
-) -> None:
+) -> dict[str, Any]:
+    """Write the page; which file that is, and its size."""
     from rlnas.checkpoint import write_durably
     from rlnas.store import EpisodeStore
     from rlnas.viewer import trial_page
@@ -107,17 +111,20 @@ def _write_page(
     first = episodes[0]
     title = f"Trial {first.trial} of {first.agent}"
     if other is None:
-        trials = [_seen(store, episodes, policy, first.agent)]
+        trials = [_seen(episodes, found, first.agent)]
     else:
         against, run = other
         with EpisodeStore(store.path if run is None else _store_of(run), mode="r") as beside:
             compared = _compared(beside, first, against)
             name, other_name = _told_apart(first, compared[0], store, beside)
-            trials = [_seen(store, episodes, policy, name), _seen(beside, compared, None, other_name)]
+            trials = [
+                _seen(episodes, found, name),
+                _seen(compared, _rethought(beside, compared, None), other_name),
+            ]
         title = f"{title} beside trial {compared[0].trial} of {compared[0].agent}"
     page = trial_page(trials, title).encode()
     write_durably(out, page)
-    print(json.dumps({"html": str(out), "bytes": len(page)}) if as_json else f"{out}: {len(page):,} bytes")
+    return {"html": str(out), "bytes": len(page)}
 
 
 def _compared(store: EpisodeStore, first: DesignEpisode, against: str | None) -> list[DesignEpisode]:
@@ -142,12 +149,21 @@ def _told_apart(
     return f"{first.agent} in {store.path.parent}", f"{second.agent} in {beside.path.parent}"
 
 
-def _seen(store: EpisodeStore, episodes: list[DesignEpisode], policy: str | None, name: str) -> TrialRecord:
+def _seen(episodes: list[DesignEpisode], found: Rethought | None, name: str) -> TrialRecord:
     from rlnas.viewer import TrialRecord
 
-    found = _rethought(store, episodes, policy)
     label = name if found is None or found.acted else f"{name} (policy and value: {found.label})"
     return TrialRecord(episodes, None if found is None else found.thoughts[episodes[0].trial], label)
+
+
+def _told(episodes: list[DesignEpisode], thoughts: Thoughts | None) -> list[dict[str, Any]]:
+    """A trial as JSON, with what was thought where that is known."""
+    if thoughts is None:
+        return [episode.to_json() for episode in episodes]
+    return [
+        {**episode.to_json(), "thoughts": [asdict(thought) for thought in row]}
+        for episode, row in zip(episodes, thoughts, strict=True)
+    ]
 
 
 def _compare_all(store: EpisodeStore, agent: str | None, policy: str, as_json: bool) -> None:
@@ -156,18 +172,18 @@ def _compare_all(store: EpisodeStore, agent: str | None, policy: str, as_json: b
 
     name = only_agent(store, agent)
     trials = {trial: list(store.episodes(name, trial)) for trial in store.trials(name)}
-    _compare_choices(trials, rethink_as(store, name, list(trials), policy), as_json)
+    _compare_choices(trials, rethink_as(store, name, list(trials), policy), as_json, {})
 
 
-def _compare_choices(trials: dict[int, list[DesignEpisode]], found: Rethought, as_json: bool) -> None:
-    """Print how many decisions an agent would take again; leaves with status 1 if not all."""
-    from dataclasses import asdict
-
+def _compare_choices(
+    trials: dict[int, list[DesignEpisode]], found: Rethought, as_json: bool, written: dict[str, Any]
+) -> None:
+    """Print how many decisions an agent would take again, in JSON after what was written; status 1 if not all."""
     from rlnas.thought import agreement
 
     agreed = agreement((episodes, found.thoughts[trial]) for trial, episodes in trials.items())
     if as_json:
-        print(json.dumps(asdict(agreed)))
+        print(json.dumps({**written, **asdict(agreed)}))
     elif agreed.difference is None:
         print(f"{found.label}: {agreed.decisions} decisions thought over again: all equal")
     else:

@@ -73,12 +73,38 @@ def step_through(
     previous: DesignEpisode | None = None
     for episode, row in zip(episodes, thoughts or [()] * len(episodes), strict=True):
         for block in render_steps(episode, best, row, previous):
-            print(block, flush=True)
-            if waits_for_enter:
-                input()
-            else:
+            _show(block)
+            if not waits_for_enter:
                 time.sleep(pause)
+            elif not _wants_more():
+                return
         best, previous = episode.best, episode if episode.architecture else previous
+
+
+def _show(block: str) -> None:
+    """Print a block of lines, on a terminal in colour: what it is, the choice that was taken, what is new."""
+    if not sys.stdout.isatty():
+        print(block, flush=True)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    text = Text(block)
+    text.stylize("bold", end=block.index("\n"))
+    text.highlight_regex(r"(?m)^  (policy|value|reward|best so far|design|choice|task|start|architecture)", "dim")
+    text.highlight_regex(r"(?m)^ .*<- taken$", "cyan")
+    text.highlight_regex(r"(?m)^  (changed|would take) .*(\n {15}.*)*", "yellow")
+    text.highlight_regex(r"(?m)^  accuracy .*", "green")
+    Console().print(text, soft_wrap=True)
+
+
+def _wants_more() -> bool:
+    """Wait for Enter; false at the end of what is typed."""
+    try:
+        input()
+    except EOFError:
+        return False
+    return True
 
 
 def compare_recomputed(store: EpisodeStore, trial: int | None, agent: str | None, as_json: bool) -> bool:

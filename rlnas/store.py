@@ -5,7 +5,8 @@ description of their environment, is kept once and named in the JSON by its own 
 too. SQLite's own checks let most flipped bits pass; the hashes do not.
 
 While a writer has it open, a store is in SQLite's write-ahead mode, where readers and a writer do not wait for each
-other. The last writer to close it leaves a single file, which can be read where nothing may be written.
+other. The last writer to close it leaves a single file, which can be read where nothing may be written; while a reader
+has it open, an empty log stays beside it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -24,12 +25,14 @@ from rlnas.store_file import StoreFile
 
 PAGE_ROWS = 256
 """Episodes held in memory while reading."""
+ROWS_AT_ONCE = 128
+"""Rows in a statement: for each statement another thread may take the interpreter, and be long in giving it back."""
 
 Row: TypeAlias = tuple[str, int, int, str, str]
 """An episode's agent, trial, design, SHA-256 and canonical JSON."""
 
 _COLUMNS = "SELECT agent, trial, design, sha256, payload FROM episodes"
-_INSERT = "INSERT INTO episodes VALUES (?, ?, ?, ?, ?) ON CONFLICT (agent, trial, design) DO NOTHING"
+_INSERT = "INSERT INTO episodes VALUES {} ON CONFLICT (agent, trial, design) DO NOTHING"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,38 @@ class AgentSummary:
     best_accuracy: float
     first_accuracy: float
     last_accuracy: float
+
+
+class Rows:
+    """Episodes as a store keeps them.
+
+    Attributes:
+        specs: the descriptions of their environments, by their SHA-256.
+        rows: a row each.
+    """
+
+    def __init__(self, episodes: Sequence[DesignEpisode] = ()) -> None:
+        self.specs: dict[str, str] = {}
+        self.rows: list[Row] = []
+        self._env: dict[str, Any] | None = None
+        self._sha = ""
+        self.add(episodes)
+
+    def add(self, episodes: Sequence[DesignEpisode]) -> None:
+        """Add some, all or none.
+
+        Raises:
+            ValueError: if one has a number that is not finite, or something else that is no JSON.
+        """
+        rows: list[Row] = []
+        for episode in episodes:
+            if episode.env is not self._env:  # neighbours nearly always share it, and it is much longer than the rest
+                text = canonical_json(episode.env)
+                self._env, self._sha = episode.env, sha256(text)
+                self.specs[self._sha] = text
+            payload = episode.record(self._sha)
+            rows.append((episode.agent, episode.trial, episode.design, sha256(payload), payload))
+        self.rows += rows
 
 
 class EpisodeStore:
@@ -80,10 +115,15 @@ class EpisodeStore:
             StoreError: if the store has a different episode of the same agent, trial and design; if it is open for
                 reading alone; or if the disk fails.
             DiskFullError: if it is full; the store can be used again once it is not.
+            ValueError: if an episode is no JSON.
         """
-        specs, rows = _rows_of(episodes)
+        made = Rows(episodes)
+        self.append_rows(made.specs, made.rows)
+
+    def append_rows(self, specs: dict[str, str], rows: Sequence[Row]) -> None:
+        """Keep episodes that :class:`Rows` has made ready, as :meth:`append` does."""
         with self._file.transaction() as connection:
-            self._insert(connection, episodes, specs, rows)
+            self._insert(connection, specs, rows)
 
     def append_groups(self, groups: Iterable[Sequence[DesignEpisode]]) -> None:
         """Keep more episodes than fit into memory: those of all groups are on disk when this returns, or none is.
@@ -94,7 +134,8 @@ class EpisodeStore:
         """
         with self._file.transaction() as connection:
             for episodes in groups:
-                self._insert(connection, episodes, *_rows_of(episodes))
+                made = Rows(episodes)
+                self._insert(connection, made.specs, made.rows)
 
     def forget(self, agent: str, trials: range) -> None:
         """Remove an agent's episodes of some trials, because these are about to be played anew.
@@ -202,20 +243,20 @@ class EpisodeStore:
             specs[env] = _object(found[0][0])
         return DesignEpisode.from_json({**data, "env": specs[env]})
 
-    def _insert(
-        self, connection: sqlite3.Connection, episodes: Sequence[DesignEpisode], specs: dict[str, str], rows: list[Row]
-    ) -> None:
+    def _insert(self, connection: sqlite3.Connection, specs: dict[str, str], rows: Sequence[Row]) -> None:
         connection.executemany("INSERT OR IGNORE INTO specs VALUES (?, ?)", specs.items())
         before = connection.total_changes
-        connection.executemany(_INSERT, rows)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            some = rows[start : start + ROWS_AT_ONCE]
+            connection.execute(_INSERT.format(",".join(["(?,?,?,?,?)"] * len(some))), [*chain.from_iterable(some)])
         if connection.total_changes - before < len(rows):
-            for episode, row in zip(episodes, rows, strict=True):
-                self._require_same(episode, row)
+            for row in rows:
+                self._require_same(row)
 
-    def _require_same(self, episode: DesignEpisode, row: Row) -> None:
+    def _require_same(self, row: Row) -> None:
         (found,) = self._file.fetch(f"{_COLUMNS} WHERE (agent, trial, design) = (?, ?, ?)", row[:3])
-        if found != row and not self._read(found, {}).same_record(episode):
-            name = f"agent {episode.agent!r}, trial {episode.trial}, design {episode.design}"
+        if found != row and not self._read(found, {}).same_record(self._read(row, {})):
+            name = "agent {!r}, trial {}, design {}".format(*row[:3])
             raise StoreError(
                 f"{self.path} already has a different episode of {name}; a run gives the same episodes again only with "
                 "the same settings, machine and torch version"
@@ -233,22 +274,6 @@ def _object(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
-
-
-def _rows_of(episodes: Sequence[DesignEpisode]) -> tuple[dict[str, str], list[Row]]:
-    """The descriptions of the episodes' environments by their hashes, and the episodes' rows."""
-    specs: dict[str, str] = {}
-    rows: list[Row] = []
-    env: dict[str, Any] | None = None
-    sha = ""
-    for episode in episodes:
-        if episode.env is not env:  # neighbours nearly always share it, and it is many times as long as the rest
-            env, text = episode.env, canonical_json(episode.env)
-            sha = sha256(text)
-            specs[sha] = text
-        payload = episode.record(sha)
-        rows.append((episode.agent, episode.trial, episode.design, sha256(payload), payload))
-    return specs, rows
 
 
 def _summarise(agent: str, episodes: Iterator[DesignEpisode]) -> AgentSummary:

@@ -33,7 +33,8 @@ def claim(store: Path) -> Iterator[None]:
     Raises:
         StoreError: if another run has claimed it, naming that run's process.
     """
-    path = store.with_name(f"{store.name}-claim")
+    file_itself = store.resolve()  # the same by whatever name
+    path = file_itself.with_name(f"{file_itself.name}-claim")
     file = _locked(path, store)
     try:
         with suppress(OSError):  # a full disk: others are refused all the same
@@ -41,7 +42,8 @@ def claim(store: Path) -> Iterator[None]:
             os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # what stays means nothing
+            path.unlink()
         os.close(file)
 
 

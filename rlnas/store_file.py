@@ -103,6 +103,8 @@ class StoreFile:
             if self.mode == "a":
                 with suppress(sqlite3.Error):  # Another process has the store open, or this one has closed it before.
                     self._connection.execute("PRAGMA busy_timeout = 0")
+                    # A reader can keep the log from being removed; the file beside it shall have all the same.
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                     if self._connection.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",):
                         seal(self._connection)
             self._connection.close()
@@ -129,12 +131,16 @@ class StoreFile:
         if self.mode == "r":
             return
         if faults := seal_faults(self._connection):  # what is damaged would be sealed again at the end
-            raise StoreError(f"episode store {self.path}: {faults[0]}; it can be read, but not appended to")
+            instead = "it can be read, but not appended to (rlnas store merge makes a copy that can)"
+            raise StoreError(f"episode store {self.path}: {faults[0]}; {instead}")
         self._connection.execute("PRAGMA synchronous = FULL")
         _patiently(lambda: unseal(self._connection))
         _patiently(lambda: self._connection.execute("PRAGMA journal_mode = WAL"))
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         with self.transaction():
+            unseal(
+                self._connection
+            )  # again: another writer may have closed the store since, which from now on none can
             if not self._check_schema(may_be_empty=True):
                 for statement in _TABLES.split(";"):
                     self._connection.execute(statement)

@@ -116,13 +116,13 @@ def verify_store(path: Path, as_json: bool) -> bool:
     """
     if not path.is_file():
         raise StoreError(f"there is no episode store at {path}")
-    checked = 0
+    checked, damages = 0, list[str]()
     try:
         with EpisodeStore(path, mode="r") as store:
             damages = store.verify()
             checked = len(store)
     except StoreError as error:
-        damages = [str(error)]
+        damages.append(str(error))
     if as_json:
         print(json.dumps({"path": str(path), "episodes": checked, "damages": damages}))
     else:

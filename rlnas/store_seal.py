@@ -1,6 +1,6 @@
 """The seal of a store that was closed: one SHA-256 over every byte of the file, kept in the file itself.
 
-Rows have their own hashes, but a tenth of an SQLite file is not part of any row: its header, its pages' headers, and
+Rows have their own hashes, but a part of an SQLite file is in no row: its header, its pages' headers, and
 space that is not used. Where the last writer closed a store, :func:`seal_faults` finds a flipped bit anywhere in it.
 A writer that opens the store takes the seal away, so that one that is killed leaves a store without; the rows' hashes
 are what it then has.

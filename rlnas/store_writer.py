@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlnas.episode import DesignEpisode
 from rlnas.errors import StoreError
-from rlnas.store import EpisodeStore
+from rlnas.store import EpisodeStore, Rows
 from rlnas.store_claim import claim
 
 GATHER_SECONDS = 0.2
@@ -33,7 +33,7 @@ class StoreWriter:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._held: list[DesignEpisode] = []
+        self._held = Rows()
         self._error: Exception | None = None
         self._thread: threading.Thread | None = None
         self._state = threading.Lock()
@@ -46,16 +46,19 @@ class StoreWriter:
             self._open = stack.pop_all()
 
     def append(self, episodes: Sequence[DesignEpisode]) -> None:
-        """Hand over episodes, which are kept even if this raises.
+        """Hand over episodes, which are kept even if this raises a StoreError.
+
+        They are encoded here: a second thread that computes would hold up the caller's more than it takes off it.
 
         Raises:
             StoreError: if what was handed over before could not be written.
+            ValueError: if an episode is no JSON; none of these is kept then.
         """
         with self._state:
             if self._closing.is_set():
                 raise StoreError(f"the writer of {self.path} is closed")
-            self._held.extend(episodes)
-            error, many = self._error, len(self._held) > HELD_AT_MOST
+            self._held.add(episodes)
+            error, many = self._error, len(self._held.rows) > HELD_AT_MOST
             if error is None and self._thread is None:
                 self._thread = threading.Thread(target=self._write_on, name="rlnas-store-writer")
                 self._thread.start()
@@ -89,7 +92,7 @@ class StoreWriter:
             with self._open:
                 self._write()
         finally:
-            self._held.clear()
+            self._held.rows.clear()
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -102,27 +105,31 @@ class StoreWriter:
                 raise
 
     def _write_on(self) -> None:
-        """In a thread: write what is held, group after group, until nothing is or it fails."""
+        """In a thread: write what is held, group after group, until nothing has come for a while or writing fails.
+
+        While a run goes on the thread does: on a busy machine a run would wait long for one to start.
+        """
         while True:
             self._closing.wait(GATHER_SECONDS)
-            with suppress(Exception):  # it is remembered, and raised where episodes are handed over or flushed
-                self._write()
             with self._state:
-                if not self._held or self._error is not None:
+                if not self._held.rows or self._error is not None:
                     self._thread = None
                     return
+            with suppress(Exception):  # it is remembered, and raised where episodes are handed over or flushed
+                self._write()
 
     def _write(self) -> None:
         with self._writing:
             with self._state:
-                group = self._held[:]
+                specs, group = dict(self._held.specs), self._held.rows[:]
             if not group:
                 return
             try:
-                self._store.append(group)
+                self._store.append_rows(specs, group)
             except Exception as error:
-                self._error = error
+                with self._state:
+                    self._error = error
                 raise
             with self._state:
                 self._error = None
-                del self._held[: len(group)]
+                del self._held.rows[: len(group)]

@@ -27,7 +27,7 @@ class FinalTraining:
     """Small data sets are passed over more often, until so many steps are made."""
 
     batch: int = 128
-    """Examples a step."""
+    """Examples a step, at least 4; about that many, so that none is left over alone."""
 
     learning_rate: float = 2e-3
     """Of AdamW, at its highest: after a linear warm-up it falls to 0 along a cosine."""
@@ -61,8 +61,9 @@ class FinalTraining:
     """Of the weights, the order of the examples and the augmentation."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "epochs", "min_steps", "batch"):
+        for name in ("width", "epochs", "min_steps"):
             at_least(name, getattr(self, name), 1)
+        at_least("batch", self.batch, 4)  # halves of which still have a deviation for batch norm
         at_least("seed", self.seed, 0)
         one_of("augmentation", self.augmentation, AUGMENTATIONS)
         if self.threads is not None:

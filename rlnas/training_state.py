@@ -19,20 +19,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import rlnas
-from rlnas.architecture import Architecture, misfit
+from rlnas.architecture import Architecture
 from rlnas.augmentation import augment
 from rlnas.checkpoint import load_checkpoint, one_line, save_checkpoint
 from rlnas.data_division import Division
-from rlnas.device import free_memory
-from rlnas.errors import CheckpointError, ConfigurationError, RlnasError, at_least
-from rlnas.graph import Constant, count_flops, count_parameters, input_shapes
+from rlnas.errors import CheckpointError, RlnasError
+from rlnas.graph import count_flops, count_parameters
 from rlnas.model import PREDICTED_AT_ONCE, Model, standardised
-from rlnas.network import Network, draw_parameters
+from rlnas.network import Network
 from rlnas.preprocessing import Preprocessing, preprocessing_of
 from rlnas.scores import Scores, score_predictions
-from rlnas.search_space import CellSpace, ChainSpace
 from rlnas.training_options import Epoch, FinalTraining
 from rlnas.user_data import UserData
+from rlnas.wide_network import drawn_weights, require_trainable, widened
 
 RESERVE = 0.05
 """Fraction of ``max_seconds`` that is left for scoring and writing the model."""
@@ -48,25 +47,6 @@ ROUNDING = 1e-9
 
 CLIP = 1.0
 """Longer gradients are cut to this norm."""
-
-COPIES = 6
-"""Of every parameter: itself, its gradient, two moments, the best value, the one being written."""
-
-
-def widened(architecture: Architecture, factor: int) -> Architecture:
-    """The same choices in a space whose layers have ``factor`` times as many channels and units.
-
-    Raises:
-        ConfigurationError: if the architecture's space has no width.
-    """
-    at_least("width", factor, 1)
-    match architecture.space:
-        case ChainSpace(widths=widths, dense_widths=dense) as space:
-            wide = tuple(w * factor for w in widths), tuple(w * factor for w in dense)
-            return replace(space, widths=wide[0], dense_widths=wide[1]).decode(architecture.choices)
-        case CellSpace(width=width) as space:
-            return replace(space, width=width * factor).decode(architecture.choices)
-    raise ConfigurationError(f"architectures of {architecture.space.name} cannot be made wider")
 
 
 class TrainingState:
@@ -87,7 +67,7 @@ class TrainingState:
     ) -> None:
         self.found, self.architecture = architecture, widened(architecture, config.width)
         self.data, self.division, self.config, self.device = data, division, config, device
-        self._require_trainable()
+        require_trainable(architecture, config.width, data.ways, data.input_shape, device)
         self.preprocessing = preprocessing_of(data, division.train)
         self.mean, self.deviation = _channel_statistics(self.preprocessing, data, division.train)
         identity = {
@@ -126,9 +106,8 @@ class TrainingState:
                 break
             if stop():
                 return None
-            total += self._step(batch, seed, self.config.learning_rate * rate(progress, self.config.warmup)) * len(
-                batch
-            )
+            learning_rate = self.config.learning_rate * rate(progress, self.config.warmup)
+            total += self._step(batch, seed, learning_rate) * len(batch)
             done += len(batch)
         if not math.isfinite(total):
             raise RlnasError(f"the training of {self.architecture.text} diverged; try a smaller learning_rate")
@@ -199,7 +178,7 @@ class TrainingState:
         self.stage = stage
         if stage == "done":
             return
-        config, division = self.config, self.division
+        config, data, division = self.config, self.data, self.division
         budget = math.inf if config.max_seconds is None else config.max_seconds * (1 - RESERVE)
         seconds = [epoch.seconds for epoch in self.history if epoch.stage == stage]
         if stage == "train":
@@ -212,7 +191,7 @@ class TrainingState:
             self._rows, self._until = np.concatenate([division.train, division.validation]), best.progress
             self._horizon = best.position / best.progress
             self._seconds = (budget - sum(e.seconds for e in self.history if e.stage == "train")) / best.progress
-        self.network = self._network_of(self._new_weights())
+        self.network = self._network_of(drawn_weights(self.architecture, data.ways, data.input_shape, config.seed))
         kernels = [p for p in self.network.parameters() if p.ndim > 1]
         others = [p for p in self.network.parameters() if p.ndim == 1]
         groups = [{"params": kernels, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -279,43 +258,14 @@ class TrainingState:
         return Model(self.architecture, self.data.classes, self.preprocessing, self.mean, self.deviation, network)
 
     def _network_of(self, weights: Mapping[str, Tensor]) -> Network:
-        """A network with these parameters; where they leave out the batch norms' statistics, those are as at first."""
+        """A network with this state, whose batch norms average over batches, where it is to be trained."""
         network = Network(self.architecture.graph(self.data.ways), self.data.input_shape)
-        network.load_state_dict(weights, strict=False)
+        network.load_state_dict(weights)
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = MOMENTUM
         placed: Network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return placed
-
-    def _new_weights(self) -> dict[str, Tensor]:
-        """Drawn as :func:`rlnas.network.random_weights` draws them, whatever the data; by name."""
-        graph = self.architecture.graph(self.data.ways)
-        reads = input_shapes(graph, self.data.input_shape)
-        replicate = self.architecture.key, self.config.seed
-        network = Network(graph, self.data.input_shape)
-        network.load_weights(
-            tuple(
-                draw_parameters(node.operation, shape, (*replicate, index))
-                for index, (node, shape) in enumerate(zip(graph, reads, strict=True))
-            )
-        )
-        return dict(network.named_parameters())
-
-    def _require_trainable(self) -> None:
-        graph, shape = self.architecture.graph(self.data.ways), self.data.input_shape
-        if isinstance(graph[-1].operation, Constant):
-            raise ConfigurationError(f"{self.found.text} has nothing to train: no path leads from the input to the end")
-        try:
-            parameters = count_parameters(graph, shape)
-        except ValueError as error:
-            raise misfit(self.architecture, shape, error) from None
-        needed, free = 4 * COPIES * parameters, free_memory(self.device)
-        if needed > free:
-            raise ConfigurationError(
-                f"width {self.config.width} makes {parameters:,} parameters of {self.found.text} on {shape} inputs: "
-                f"training them takes {needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free; choose a smaller width"
-            )
 
     def _facts(self) -> dict[str, Any]:
         graph, shape = self.architecture.graph(self.data.ways), self.data.input_shape
@@ -348,9 +298,9 @@ def rate(progress: float, warmup: float) -> float:
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies matrices in bfloat16 by itself: CUDA does, and some x86 processors."""
+    """Whether the device multiplies matrices in bfloat16 by itself, as newer GPUs and some x86 processors do."""
     if device.type == "cuda":
-        return True
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch that serves
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 

@@ -232,8 +232,8 @@ function go(act) {
   act();
 }
 
-function goToHash() {
-  const [, design, step] = /^#(\d+)(?:\.(\d+))?$/.exec(location.hash) ?? [null, "1", "1"];
+function goToHash(hash) {
+  const [, design, step] = /^#(\d+)(?:\.(\d+))?$/.exec(hash) ?? [null, "1", "1"];
   const chosen = Math.max(1, Math.min(lengths.length, Number(design))) - 1;
   show(frameOf(chosen, Math.max(0, Number(step ?? 1) - 1)));
 }
@@ -271,9 +271,9 @@ for (const kind of ["pointerdown", "pointermove"]) {
     go(() => show(frameOf(design, lengths[design])));
   });
 }
-window.addEventListener("hashchange", () => go(goToHash));
+window.addEventListener("hashchange", ({ newURL }) => go(() => goToHash(new URL(newURL).hash)));
 new ResizeObserver(() => { drawCurve(); markCurve(...frames[frame]); }).observe($("curve"));
 
 $("scrubber").max = frames.length - 1;
 drawCurve();
-goToHash();
+goToHash(location.hash);

@@ -10,6 +10,7 @@ from typing import Any
 
 from rlnas.episode import DesignEpisode
 from rlnas.errors import ConfigurationError
+from rlnas.evaluator import Status
 from rlnas.html_page import page, table
 from rlnas.layered import STYLE as DRAWING_STYLE
 from rlnas.layered import draw_boxes
@@ -110,7 +111,8 @@ def _head(trials: Sequence[TrialRecord], title: str) -> str:
     return f"""<header>
 <h1>{escape(title)}</h1>
 <p class="soft">{where}</p>
-<noscript><p>Without JavaScript only the tables of designs are shown.</p></noscript>
+<noscript><style>.player, .trials {{ display: none }}</style>
+<p>Without JavaScript only the tables of designs are shown.</p></noscript>
 </header>
 """
 
@@ -139,9 +141,11 @@ def _curve(trials: Sequence[TrialRecord]) -> str:
     legend = "".join(
         f'<li class="k{number}"><i class="dot"></i>{escape(record.label)}</li>' for number, record in enumerate(trials)
     )
+    is_failed = (episode.evaluation.status is not Status.OK for record in trials for episode in record.episodes)
+    failed = '<li><i class="failed"></i>failed</li>' if any(is_failed) else ""
     return f"""<section class="curve" aria-labelledby="curve-title">
 <h2 id="curve-title">Accuracy of each design</h2>
-<ul class="legend">{legend}<li><i class="line"></i>best so far</li></ul>
+<ul class="legend">{legend}<li><i class="line"></i>best so far</li>{failed}</ul>
 <div id="curve"></div>
 </section>
 """

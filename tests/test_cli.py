@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -369,6 +370,11 @@ class TestHelp:
         assert "train" in outcome.out + outcome.err
 
 
+def uncoloured(text: str) -> str:
+    """What a terminal shows, without its colours."""
+    return re.sub(r"\x1b\[[\d;]*m", "", text)
+
+
 class TestReplay:
     def test_lists_every_agents_trials(self, searched: Path) -> None:
         text = succeed("replay", searched)
@@ -391,7 +397,7 @@ class TestReplay:
     def test_on_a_terminal_enter_takes_the_next_step(self, searched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pressed: list[int] = []
         screen = Terminal()
-        monkeypatch.setattr("builtins.input", lambda: pressed.append(screen.getvalue().count("\nstep ")))
+        monkeypatch.setattr("builtins.input", lambda: pressed.append(uncoloured(screen.getvalue()).count("\nstep ")))
         monkeypatch.setattr("sys.stdin", Terminal())
         monkeypatch.setattr("sys.stdout", screen)
         with EpisodeStore(searched / "episodes.sqlite", mode="r") as store:
@@ -402,6 +408,8 @@ class TestReplay:
 
     def test_json_holds_the_whole_episodes(self, searched: Path) -> None:
         data = json.loads(succeed("replay", searched, 0, "--agent", "rl2", "--json"))
+        for entry in data:
+            assert len(entry.pop("thoughts")) == len(entry["actions"])
         recorded = [e for e in episodes_of(searched, "rl2") if e.trial == 0]
         assert [DesignEpisode.from_json(entry) for entry in data] == recorded
 

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -372,6 +373,18 @@ def test_processes_make_read_and_write_one_file_at_the_same_time(tmp_path: Path)
     assert len(EvaluationCache(path)) == 120
 
 
+def test_threads_that_share_one_wait_for_each_other(cache: EvaluationCache) -> None:
+    connection = cache._connection()
+    connection.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(1) as pool:
+        kept = pool.submit(cache.keep, [A], VERSION, [Evaluation(0.5)])
+        assert wait([kept], 0.1).not_done
+        connection.execute("COMMIT")
+    assert kept.exception() is None
+    assert len(cache) == 1
+    cache.close()
+
+
 def test_it_can_be_sent_to_another_process(cache: EvaluationCache) -> None:
     Counting(cache).evaluate([A])
     sent: EvaluationCache = pickle.loads(pickle.dumps(cache))
@@ -402,6 +415,8 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for useless in ("", "relative"):
         monkeypatch.setenv("XDG_CACHE_HOME", useless)
         assert default_cache_path() == tmp_path / ".cache/rlnas/evaluations.sqlite"
+    with pytest.raises(CacheError, match=r"evaluation cache ~nobody-of-this-name/x\.sqlite: .*home"):
+        EvaluationCache("~nobody-of-this-name/x.sqlite")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     with pytest.raises(CacheError, match="RLNAS_CACHE can name a place for it"):
         default_cache_path()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,8 @@ from rlnas.agents.searcher_agent import MemoryWiped
 from rlnas.digits import DigitsSource
 from rlnas.episode import DesignEpisode
 from rlnas.errors import CheckpointError, DataError, UnknownNameError
+from rlnas.replay_terminal import step_through
+from rlnas.replay_text import render_steps
 from rlnas.search_space import ChainSpace
 from rlnas.specs import EVALUATORS
 from rlnas.store import EpisodeStore
@@ -265,6 +270,25 @@ def test_without_the_agent_there_are_no_thoughts_and_no_error(compared: Path, tr
     ]
 
 
+def test_an_agent_is_found_from_wherever_replay_is_typed(
+    compared: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained, tmp_path / "runs" / "mine")
+    shutil.copytree(compared, tmp_path / "runs" / "bench")
+    for name, text in (("mine", "runs/mine"), ("wiped", "wiped:runs/mine")):  # as they were typed in tmp_path
+        file = tmp_path / "runs" / "bench" / "runs" / name / "agent.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "agent": text}))
+    (tmp_path / "elsewhere" / "runs" / "mine").mkdir(parents=True)  # of the same name, and another
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with EpisodeStore(Path("../runs/bench/episodes.sqlite"), mode="r") as opened:
+        for name, text in (("mine", "runs/mine"), ("wiped", "wiped:runs/mine")):
+            found = who_acted(opened, name, [1])
+            assert found is not None
+            assert found.label == f"{text}, which acted here"
+            assert agreed(opened, name, found) == Agreement(12, 12)
+            assert rethink_as(opened, name, [1], name).thoughts == found.thoughts
+
+
 def test_in_training_the_agent_was_another(trained: Path) -> None:
     with EpisodeStore(trained / "episodes.sqlite", mode="r") as opened:
         found = who_acted(opened, "rl2", [0])
@@ -287,11 +311,17 @@ def test_replay_shows_who_acted(compared: Path, trained: Path) -> None:
     assert told.startswith(f"policy and value: {trained}, which acted here\n")
     assert len(lines_with(told, "<- taken")) == len(lines_with(told, "  value ")) == 12
     assert not lines_with(told, "would take")
+    told = json.loads(succeed("replay", compared, 1, "--agent", "mine", "--json"))
+    for episode in told:
+        assert [thought["choice"] for thought in episode["thoughts"]] == episode["actions"]
+        assert [len(thought["probabilities"]) for thought in episode["thoughts"]] == [len(episode["masks"][0])] * 3
+    told = json.loads(succeed("replay", compared, 1, "--agent", "evolution", "--json"))
+    assert not any("thoughts" in episode for episode in told)
     silent = succeed("replay", compared, 1, "--agent", "evolution")
     assert silent.startswith("evolution: trial 1, design 0\n")
 
 
-def test_replay_compares_choices(compared: Path, trained: Path) -> None:
+def test_replay_compares_choices(compared: Path, trained: Path, tmp_path: Path) -> None:
     told = succeed("replay", compared, "--agent", "mine", "--policy", trained)
     assert told == f"{trained}: 72 decisions thought over again: all equal\n"
     outcome = call("replay", compared, 1, "--agent", "mine", "--policy", "wiped")
@@ -301,9 +331,48 @@ def test_replay_compares_choices(compared: Path, trained: Path) -> None:
     outcome = call("replay", compared, 1, "--agent", "mine", "--policy", "wiped", "--json")
     assert outcome.status == 1
     assert json.loads(outcome.out)["decisions"] == 12
+    page = tmp_path / "trial.html"
+    outcome = call("replay", compared, 1, "--agent", "mine", "--policy", "wiped", "--html", page)
+    assert outcome.status == 1
+    assert "\nDIFFERS: agent 'mine', trial 1, design" in outcome.out
+    outcome = call("replay", compared, 1, "--agent", "mine", "--policy", "mine", "--html", page, "--json")
+    assert outcome.status == 0
+    assert json.loads(outcome.out) == {
+        "html": str(page),
+        "bytes": page.stat().st_size,
+        "decisions": 12,
+        "same": 12,
+        "difference": None,
+    }
     outcome = call("replay", compared, "--policy", trained)
     assert outcome.status == 2
     assert "choose with --agent: best, evolution, mine, random, wiped" in outcome.err
+
+
+def test_on_a_terminal_steps_wait_and_have_colour(compared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = iter(["", ""])
+
+    def enter() -> str:
+        try:
+            return next(typed)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", enter)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    with EpisodeStore(compared / "episodes.sqlite", mode="r") as opened:
+        episodes, found = list(opened.episodes("mine", 1)), who_acted(opened, "mine", [1])
+    assert found is not None
+    told = io.StringIO()
+    monkeypatch.setattr(told, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", told)
+    monkeypatch.setattr(sys, "stdin", told)
+    step_through(episodes, 0, found.thoughts[1])
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", told.getvalue())
+    assert plain != told.getvalue()
+    assert plain == "\n".join([*islice(render_steps(episodes[0], 0.0, found.thoughts[1][0]), 3), ""])
 
 
 def page_data(path: Path) -> dict[str, Any]:
@@ -342,7 +411,7 @@ def test_a_page_compares_trials(
     shutil.copytree(compared, tmp_path / "copy")
     names = {"trained": trained, "compared": compared, "copy": tmp_path / "copy"}
     page, words = tmp_path / "trial.html", [option.format(**names) for option in options]
-    succeed("replay", compared, 1, "--agent", "mine", "--html", page, *words)
+    assert call("replay", compared, 1, "--agent", "mine", "--html", page, *words).status == ("--policy" in words)
     trials = page_data(page)["trials"]
     assert len(trials) == len(labels)
     for trial, label in zip(trials, labels, strict=True):
@@ -354,6 +423,7 @@ def test_a_page_compares_trials(
     [
         (("--html", "x.html"), "--html needs the number of a trial"),
         (("1", "--html", "x.html", "--recompute"), "without --recompute"),
+        (("1", "--policy", "wiped", "--recompute"), "without --recompute"),
         (("1", "--against", "wiped"), "need --html"),
         (("1", "--html", "x.html", "--against", "wipde"), "did you mean 'wiped'"),
         (("1", "--html", "x.html", "--against", "99"), "no trial 99"),

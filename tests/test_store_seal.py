@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from rlnas import store_seal
+from rlnas import store_file, store_seal
 from rlnas.errors import StoreError
 from rlnas.store import EpisodeStore
+from rlnas.store_seal import seal
 
 from .test_store import fill, make_episode, make_episodes
 
@@ -39,6 +40,25 @@ def _path(tmp_path: Path) -> Path:
 
 def test_a_store_that_was_closed_is_sealed_and_one_that_is_open_is_not(path: Path) -> None:
     assert seals(path) == 1
+    with EpisodeStore(path) as store:
+        store.append([make_episode(trial=9)])
+        assert seals(path) == 0
+        assert store.verify() == []
+    assert seals(path) == 1
+
+
+def test_a_store_that_another_writer_closes_meanwhile_is_not_left_with_its_seal(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = store_file.unseal
+
+    def unseal_too_early(connection: sqlite3.Connection) -> None:
+        real(connection)
+        monkeypatch.setattr(store_file, "unseal", real)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            seal(other)
+
+    monkeypatch.setattr(store_file, "unseal", unseal_too_early)
     with EpisodeStore(path) as store:
         store.append([make_episode(trial=9)])
         assert seals(path) == 0

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +78,25 @@ def test_what_is_never_flushed_is_written_soon_all_the_same(path: Path) -> None:
     assert count(path) == 2
 
 
+def test_one_thread_writes_all_that_comes_without_a_pause(path: Path) -> None:
+    coming = [[make_episode(trial=1)], [make_episode(trial=2)]]
+
+    class More(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if coming:
+                writer.append(coming.pop())
+            return self.is_set()
+
+    writer = StoreWriter(path)
+    writer._closing = More()
+    writer.append([make_episode()])
+    thread = writer._thread
+    assert thread is not None
+    thread.join()
+    assert count(path) == 3
+    writer.close()
+
+
 def test_whoever_hands_over_very_much_waits_for_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rlnas.store_writer.GATHER_SECONDS", 1e6)
     monkeypatch.setattr("rlnas.store_writer.HELD_AT_MOST", 3)
@@ -119,12 +139,12 @@ def test_what_cannot_be_written_is_told_to_whoever_flushes_or_hands_over_next(pa
 
 
 def test_an_episode_that_is_no_json_is_no_episode(path: Path) -> None:
-    writer = StoreWriter(path)
-    writer.append([replace(make_episode(), best=float("nan"))])
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        writer.flush()
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        writer.close()
+    with StoreWriter(path) as writer:
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            writer.append([make_episode(), replace(make_episode(trial=1), best=float("nan"))])
+        writer.append([make_episode(trial=2)])
+    with EpisodeStore(path, "r") as store:
+        assert store.trials("random") == [2]
 
 
 def record_until_interrupted(path: Path, *episodes: DesignEpisode) -> None:
@@ -188,6 +208,27 @@ with StoreWriter(sys.argv[1]) as writer:
         with pytest.raises(StoreError, match=f"process {os.getpid()} on"):
             StoreWriter(path)
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_store_has_one_claim_by_whatever_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_claim, "PATIENCE", 0.05)
+    alias = path.with_name("alias.db")
+    alias.symlink_to(path)
+    with StoreWriter(path), pytest.raises(StoreError, match=f"process {os.getpid()} on"):
+        StoreWriter(alias)
+
+
+def test_the_file_has_everything_when_a_run_ends_while_somebody_reads(path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    with StoreWriter(path) as writer:
+        writer.append(make_episodes(3))
+        writer.flush()
+        reader = EpisodeStore(path, "r")
+        assert len(reader) == 3
+        writer.append([make_episode(trial=9)])
+    shutil.copy(path, copy)
+    assert count(copy) == 4
+    reader.close()
 
 
 def test_a_run_that_is_about_to_end_is_waited_for(path: Path) -> None:

@@ -653,7 +653,7 @@ def test_every_beginning_of_a_stratified_order_is_stratified(counts: list[int], 
 @pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 255), (np.int64, 255), (np.float64, 1), (np.float32, 16)])
 def test_images_of_every_kind_are_shown_in_the_unit_range(dtype: Any, white: int) -> None:
     x = (np.linspace(0, 1, 4 * 8 * 9).reshape(4, 8, 9) * white).astype(dtype)
-    shown = as_input(data_from_arrays(x, [0, 1] * 2), np.array([3, 0]))
+    shown = as_input(data_from_arrays(x, [0, 1] * 2), np.array([3, 0]), np.arange(4))
     assert (shown.dtype, shown.shape) == (np.float32, (2, 1, 8, 9))
     np.testing.assert_allclose(shown[:, 0], x[[3, 0]] / white, atol=1e-6)
 
@@ -685,7 +685,7 @@ def test_features_are_standardised_by_the_train_part_alone() -> None:
     held = as_input(data, np.arange(30, 40), train)
     assert (held[:, 1] == 0).all()  # a column that told nothing in training tells nothing later
     assert held[:, 0].min() > 100
-    with pytest.raises(ConfigurationError, match="train must be the rows that features are standardised by"):
+    with pytest.raises(ConfigurationError, match="train must be the rows that features are scaled by, got None"):
         as_input(data, train)
 
 
@@ -709,6 +709,8 @@ def test_preprocessing_is_kept_as_json() -> None:
         {"mean": [0.0]},
         {"deviation": [float("nan")] * 13},
         {"white": None},
+        {"white": 0},
+        {"deviation": [-1.0] * 13},
     ],
 )
 def test_a_forged_description_of_preprocessing_is_refused(change: dict[str, Any]) -> None:
@@ -743,6 +745,21 @@ def test_a_search_task_never_shows_the_test_part(
     np.testing.assert_array_equal(task.query_y, data.y[query])
     assert len(set(support)) == len(support) == min(examples or count, len(division.train))
     assert task.ways == ways
+
+
+@pytest.mark.parametrize("kind", ["bytes", "floats", "features"])
+@pytest.mark.parametrize("official", [False, True])
+def test_what_is_in_the_test_part_leaves_no_trace_in_a_search_task(kind: str, official: bool) -> None:
+    x = np.random.default_rng(0).integers(0, 200, (60, 9) if kind == "features" else (60, 8, 9)).astype(np.float32)
+    x = x.astype(np.uint8) if kind == "bytes" else x
+    y, part = np.arange(60) % 3, np.arange(60) < 15 if official else None
+    data = data_from_arrays(x, y, test=part)
+    division = divide(data)
+    changed = x.copy()
+    changed[division.test] = 255
+    other = data_from_arrays(changed, y, test=part)
+    assert other.digest != data.digest
+    assert search_task(other, divide(other), 20).digest == search_task(data, division, 20).digest
 
 
 def test_a_search_task_of_fewer_examples_is_part_of_one_of_more() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from html.parser import HTMLParser
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -363,6 +363,9 @@ def test_a_step_shows_what_was_recorded(browser: Browser, tmp_path: Path) -> Non
     assert float(slot["value"].inner_text().replace("−", "-")) == pytest.approx(what.value, abs=2e-3)
     bars = viewed.page.locator("[data-slot=bars] li")
     assert bars.count() == episode.masks[3].count("1")
+    fills = bars.locator(".fill").evaluate_all("fills => fills.map((fill) => parseFloat(fill.style.width))")
+    likely = [p for p, bit in zip(what.probabilities, episode.masks[3], strict=True) if bit == "1"]
+    assert fills == pytest.approx([100 * p for p in likely], abs=0.1)
     assert viewed.page.locator("[data-slot=bars] .taken .mark").inner_text() == "✓ taken"
     drawing = viewed.page.locator("[data-slot=drawing] svg")
     assert drawing.get_attribute("role") == "img"
@@ -380,18 +383,21 @@ def test_a_step_shows_what_was_recorded(browser: Browser, tmp_path: Path) -> Non
 def test_it_plays_to_the_end_at_a_speed_and_pauses(browser: Browser, tmp_path: Path) -> None:
     viewed = Viewed(browser, tmp_path / "one.html", [thought()], reduced_motion="reduce")
     button = viewed.page.get_by_role("button", name="Play", exact=True)
-    viewed.page.get_by_label("Speed").select_option("5")
     button.click()
     viewed.page.get_by_role("button", name="Pause").click()
     paused = viewed.where
+    assert paused.startswith(("Design 1 ", "Design 2 "))
+    viewed.page.get_by_label("Speed").select_option("5")
     viewed.page.evaluate("document.activeElement.blur()")
+    assert viewed.where == paused
     viewed.press("End", "ArrowLeft", "ArrowLeft", "Space")
     viewed.becomes("Design 5 of 5, step 4 of 4")
     button.wait_for()  # it stopped by itself
-    assert paused.startswith("Design 1")
+    viewed.page.get_by_label("Speed").select_option("1")
+    viewed.page.evaluate("document.activeElement.blur()")
     viewed.press("Space")  # from the end it begins again
-    viewed.becomes("Design 2 of 5")
-    assert viewed.press("Space").startswith("Design 2")
+    viewed.becomes("Design 1 of 5, step 3 of 4")
+    assert viewed.press("Space").startswith("Design 1 ")
     viewed.close()
 
 
@@ -420,9 +426,10 @@ def test_the_scrubber_and_the_curve_lead_to_designs(browser: Browser, tmp_path: 
 def test_two_trials_are_compared_at_any_width(
     browser: Browser, tmp_path: Path, width: int, stacked: bool, scheme: str
 ) -> None:
-    pair = [thought(), searched("evolution", 4)]
+    pair = [thought(), replace(searched("evolution", 4), label="evolution?" + "unbroken" * 20)]
     options = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
     viewed = Viewed(browser, tmp_path / "two.html", pair, "#3.4", **options)
+    assert viewed.page.get_by_role("button", name="? Keys", exact=True).is_visible()
     places = [viewed.page.locator(".trial").nth(i).bounding_box() for i in (0, 1)]
     assert places[0] is not None
     assert places[1] is not None
@@ -438,6 +445,55 @@ def test_two_trials_are_compared_at_any_width(
     assert viewed.press("End") == "Design 5 of 5, step 4 of 4"
     assert viewed.page.locator("[data-slot=decision]").nth(1).inner_text().startswith("ended with design 4")
     viewed.close()
+
+
+@in_browser
+def test_what_is_not_evaluated_yet_is_not_told(browser: Browser, tmp_path: Path) -> None:
+    record = thought()
+    viewed = Viewed(browser, tmp_path / "one.html", [record])
+    slot = viewed.page.locator("[data-slot=best]")
+    points = viewed.page.locator("#curve g:last-child .point").all()
+    centres = {name: [float(point.get_attribute(name) or 0) for point in points] for name in ("cx", "cy")}
+    line = viewed.page.locator("#curve g:last-child .best").get_attribute("d") or ""
+    assert [float(y) for y in re.findall(r"[V ]([\d.]+)", line)] == list(accumulate(centres["cy"], min))
+    shown = []
+    for number in range(1, 1 + len(record.episodes)):
+        for step in (1, 4):
+            viewed.page.evaluate(f"location.hash = '#{number}.{step}'")
+            viewed.becomes(f"Design {number} of 5, step {step} of 4")
+            shown.append(slot.inner_text())
+            past = float(viewed.page.locator("#past rect").get_attribute("width") or 0)
+            assert sum(x < past for x in centres["cx"]) == number - (step == 1)
+    best = [f"{episode.best:.4f}" for episode in record.episodes]
+    assert len(set(best)) > 1
+    assert shown == [text for before, after in pairwise(["–", *best]) for text in (before, after)]
+    viewed.close()
+
+
+@in_browser
+def test_a_design_that_failed_is_told_by_its_shape(browser: Browser, tmp_path: Path) -> None:
+    episodes = list(searched("random").episodes)
+    lost = replace(episodes[1], evaluation=Evaluation(0.0, status=Status.DIVERGED, message="the loss is not a number"))
+    viewed = Viewed(browser, tmp_path / "one.html", [TrialRecord([episodes[0], lost, *episodes[2:]], None, "random")])
+    points = viewed.page.locator("#curve g:last-child .point")
+    fills = [points.nth(i).evaluate("point => getComputedStyle(point).fill") for i in range(len(episodes))]
+    assert fills[1] == viewed.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert fills[1] not in (fills[0], *fills[2:])
+    assert viewed.page.locator(".legend").get_by_text("failed").is_visible()
+    viewed.close()
+    viewed = Viewed(browser, tmp_path / "one.html", [searched("random")])
+    assert viewed.page.locator(".legend").get_by_text("failed").count() == 0
+    viewed.close()
+
+
+@in_browser
+def test_without_scripts_there_are_the_tables(browser: Browser, tmp_path: Path) -> None:
+    viewed = Viewed(browser, tmp_path / "one.html", [searched("random")], java_script_enabled=False)
+    assert not viewed.page.get_by_role("group", name="Player").is_visible()
+    assert not viewed.page.locator(".trial").is_visible()
+    viewed.page.get_by_text("All designs of random").click()
+    assert viewed.page.get_by_role("row").count() == 6
+    viewed.page.close()
 
 
 @in_browser
