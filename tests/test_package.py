@@ -86,7 +86,7 @@ def test_the_wheel_holds_the_three_folders_as_one_package(wheel: Path) -> None:
         for package, folder in FOLDERS.items()
         for path in (ROOT / folder).glob("*.py")
     }
-    data = {"py.typed", "tables/digits.npz", "viewer.css", "viewer.js"}
+    data = {"py.typed", "controllers/chain.md", "controllers/chain.zip", "tables/digits.npz", "viewer.css", "viewer.js"}
     assert modules == expected | {f"rlnas/{name}" for name in data}
 
 
