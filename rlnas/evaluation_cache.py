@@ -1,9 +1,9 @@
 """Evaluations shared across runs: one SQLite file of what networks were found to be worth.
 
 An entry is addressed by all that its evaluation depends on: the architecture's canonical key, the task's digest, seed,
-fidelity, and the evaluator's version (see :meth:`rlnas.evaluator.CachedEvaluator.version`). So one found is right
-wherever it came from, none ever has to be brought up to date, and the file may be deleted at any time. Each carries a
-SHA-256 of its address and content; a damaged one counts as absent and is written anew.
+fidelity, and the evaluator's version, see :meth:`rlnas.cached_evaluator.CachedEvaluator.version`. So one found is
+right wherever it came from, none ever has to be brought up to date, and the file may be deleted at any time. Each
+carries a SHA-256 of its address and content; a damaged one counts as absent and is written anew.
 
 Any number of processes of one machine read and write it at the same time. It is in SQLite's write-ahead mode, which
 network file systems don't serve: where the home folder lies on one, name another place with ``RLNAS_CACHE``.

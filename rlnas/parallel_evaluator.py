@@ -20,8 +20,9 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from rlnas.cached_evaluator import CachedEvaluator, stated_version
 from rlnas.errors import ConfigurationError, RlnasError, at_least
-from rlnas.evaluator import CachedEvaluator, Evaluation, Evaluator, Proposal, Status, stated_version
+from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
 from rlnas.specs import evaluator_from_spec
 
 if TYPE_CHECKING:

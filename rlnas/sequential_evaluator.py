@@ -9,9 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rlnas.cached_evaluator import CachedEvaluator
 from rlnas.device import arithmetic, choose_device, one_thread
 from rlnas.errors import CheckpointError, ConfigurationError, RlnasError
-from rlnas.evaluator import CachedEvaluator, Evaluation, Proposal, Status
+from rlnas.evaluator import Evaluation, Proposal, Status
 from rlnas.graph import count_flops, count_parameters
 from rlnas.task import FewShotTask, Task
 
@@ -60,7 +61,7 @@ class SequentialEvaluator(CachedEvaluator):
         return {"kind": self.kind, "device": self.device.type, "adaptation": asdict(self.adaptation), **start}
 
     def version(self) -> dict[str, Any] | None:
-        """See :meth:`~rlnas.evaluator.CachedEvaluator.version`: the description, what it is described by, and where."""
+        """See :meth:`~rlnas.cached_evaluator.CachedEvaluator.version`: the description, the start's content, and where."""
         start = {} if self.init is None else {"init": self.init.digest}  # not where its file is
         return {"version": EVALUATOR_VERSION, **self.spec(), **start, "arithmetic": arithmetic(self.device)}
 

@@ -86,6 +86,8 @@ def export(
     for file, ending in ((parquet, ".parquet"), (table, ".npz")):
         if file is not None and file.suffix != ending:
             raise ConfigurationError(f"{file} must end in {ending}")
+        if file is not None and file.exists():  # before another form is written
+            raise ConfigurationError(f"{file} exists already; choose another file")
     written: dict[str, dict[str, object]] = {}
     with _open(run) as store:
         if agent is not None:

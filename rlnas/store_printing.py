@@ -128,7 +128,7 @@ def verify_store(path: Path, as_json: bool) -> bool:
     else:
         for damage in damages:
             print(" ".join(damage.split()))
-        state = "all sound" if not damages else f"{len(damages)} DAMAGES"
+        state = "all sound" if not damages else f"DAMAGED in {len(damages)} place{'s' * (len(damages) > 1)}"
         print(f"{path}: {checked} episodes checked, {state}")
     return not damages
 

@@ -23,10 +23,11 @@ import torch
 from rlnas import device, evaluation_cache, sequential_evaluator
 from rlnas.adaptation import Adaptation
 from rlnas.batched_evaluator import BatchedEvaluator
+from rlnas.cached_evaluator import CachedEvaluator, stated_version
 from rlnas.digits import DigitsSource
 from rlnas.errors import CacheError, ConfigurationError
 from rlnas.evaluation_cache import EvaluationCache, addresses, default_cache_path
-from rlnas.evaluator import CachedEvaluator, Evaluation, Proposal, Status, stated_version
+from rlnas.evaluator import Evaluation, Proposal, Status
 from rlnas.initialisation import Initialisation
 from rlnas.parallel_evaluator import ParallelEvaluator, evaluator_in_processes
 from rlnas.search_space import ChainSpace

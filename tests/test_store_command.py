@@ -89,7 +89,7 @@ def test_verify_finds_damage(run: Path, tmp_path: Path) -> None:
     assert outcome.status == 1
     *damages, last = outcome.out.splitlines()
     assert [line.partition("design ")[2][0] for line in damages] == ["0", "1"]
-    assert "30 episodes checked, 2 DAMAGES" in last
+    assert "30 episodes checked, DAMAGED in 2 places" in last
     assert len(json.loads(call("store", "verify", run, "--json").out)["damages"]) == 2
     (tmp_path / "junk").write_bytes(b"junk" * 1000)
     assert call("store", "verify", tmp_path / "junk").status == 1
@@ -174,6 +174,13 @@ def test_export_refuses(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     needed = "rlnas: {} is needed for {}: pip install 'rlnas[export]'\n"
     assert refuse("export", run, "--minari", "some-v0") == needed.format("minari", "--minari")
     assert refuse("export", run, "--parquet", tmp_path / "r.parquet") == needed.format("pyarrow", "--parquet")
+
+
+def test_export_writes_nothing_if_one_of_the_files_is_there(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.npz").touch()
+    message = refuse("export", run, "--parquet", tmp_path / "p.parquet", "--table", tmp_path / "t.npz")
+    assert "t.npz exists already" in message
+    assert not (tmp_path / "p.parquet").exists()
 
 
 def test_a_search_becomes_a_benchmark(run: Path, tmp_path: Path, episodes: list[DesignEpisode]) -> None:
