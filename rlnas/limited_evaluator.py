@@ -10,6 +10,7 @@ from rlnas.errors import ConfigurationError, at_least
 from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
 from rlnas.graph import count_flops, count_parameters
 from rlnas.sequential_evaluator import with_images
+from rlnas.wide_network import widened
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,6 @@ def full_cost(proposal: Proposal, width: int) -> tuple[int, int]:
         ConfigurationError: if the space has no width, or the task no images.
         ValueError: if the network does not fit the task's images.
     """
-    from rlnas.final_training import widened
-
     task = with_images(proposal.task)
     architecture = proposal.architecture if width == 1 else widened(proposal.architecture, width)
     graph = architecture.graph(task.ways)

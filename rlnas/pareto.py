@@ -10,10 +10,10 @@ from typing import Any
 
 from rlnas.architecture import Architecture
 from rlnas.device import one_thread
-from rlnas.final_training import widened
 from rlnas.graph import Shape
 from rlnas.leaderboard import Entry, Leaderboard
 from rlnas.network import Network
+from rlnas.wide_network import widened
 
 OBJECTIVES = {
     "params": "parameters",
