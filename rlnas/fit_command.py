@@ -106,7 +106,7 @@ def fit(
         if source is None:
             raise ConfigurationError("DATA is missing: a folder of images, a .npz or .csv file, or a set by name")
         out = out or new_folder("fit")
-        _require_free(out)
+        _require_possible(out, agent)
         read = _read(options)
         begin_fit(out, read, settings)
     elif out is None:
@@ -156,8 +156,8 @@ def models(
     print(f"{'date':12}{'test accuracy':>14}{'parameters':>13}  {'data':28}{'folder':28}architecture")
     for row in rows:
         accuracy = "-" if row["test_accuracy"] is None else f"{row['test_accuracy']:.4f}"
-        places = f"{Path(row['data']).name:28}{row['folder']:28}"
-        print(f"{row['date'][:10]:12}{accuracy:>14}{row['parameters']:>13,}  {places}{row['architecture']}")
+        places = f"{Path(row['data']).name:26}  {row['folder']:26}"
+        print(f"{row['date'][:10]:12}{accuracy:>14}{row['parameters']:>13,}  {places}  {row['architecture']}")
 
 
 def _finish(out: Path, data: UserData, settings: FitSettings, device: str, as_json: bool) -> None:
@@ -212,9 +212,13 @@ def _tell(out: Path, found: Fit, as_json: bool) -> None:
     print(f"written to {out}: {CARD}, model/, model.py, leaderboard.csv and more")
 
 
-def _require_free(out: Path) -> None:
-    """Refuses a folder with a run before data is read, which may take a while."""
+def _require_possible(out: Path, agent: str) -> None:
+    """Refuses a folder with a run, and an unknown agent, before data is read, which may take a while."""
+    from rlnas.agents.data_search import require_searching
     from rlnas.agents.fitting import SETTINGS
+    from rlnas.agents.registry import resolve_agent
+
+    resolve_agent(require_searching(agent))
 
     if (out / SETTINGS).exists():
         raise ConfigurationError(f"{out} already holds a run; continue it with --resume or choose another --out")

@@ -156,5 +156,5 @@ def _code(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """A user's text without what Markdown or HTML would take for its own."""
-    return "".join(f"\\{c}" if c in "\\`*_[]#|" else {"<": "&lt;", "&": "&amp;"}.get(c, c) for c in text)
+    """A user's text without what Markdown or HTML would take for its own; bars are left to tables."""
+    return "".join(f"\\{c}" if c in "\\`*_[]#" else {"<": "&lt;", "&": "&amp;"}.get(c, c) for c in text)

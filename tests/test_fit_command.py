@@ -79,12 +79,27 @@ def test_models_are_listed(out: Path) -> None:
     assert "halves.npz" in text
 
 
+def test_names_that_markdown_would_take_for_its_own_stay_names(tmp_path: Path) -> None:
+    data = halves()
+    rows = data.x[:, :, :, 0].reshape(len(data.x), -1)
+    names = np.array(["a|b", "<i>", "*c*"])[data.y]
+    lines = [",".join([*map(str, row), name]) for row, name in zip(rows[:, ::7].tolist(), names, strict=True)]
+    head = ",".join([*(f"f{i}" for i in range(rows[:, ::7].shape[1])), "label"])
+    (tmp_path / "halves.csv").write_text("\n".join([head, *lines]))
+    rlnas("fit", tmp_path / "halves.csv", *QUICK, *TRAINING, "--out", tmp_path / "run")
+    card = (tmp_path / "run" / "MODEL.md").read_text()
+    for name in ("| a\\|b |", "| &lt;i> |", "| \\*c\\* |"):
+        assert name in card
+    assert load_model(tmp_path / "run" / "model").classes == ("*c*", "<i>", "a|b")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ((), "DATA is missing"),
         (("{file}", "--out", "{out}"), "already holds a run; continue it with --resume"),
         (("{file}", "--agent", "randon"), "unknown agent 'randon'; did you mean 'random'"),
+        (("nowhere", "--agent", "randon"), "unknown agent 'randon'"),  # before any data is looked for
         (("{file}", "--fidelity", "much"), "fidelity must be EXAMPLESxSTEPS"),
         (("{file}", "--pareto", "size"), "unknown objective 'size'"),
         (("{file}", "--set", "speed=3"), "unknown setting of the final training 'speed'"),
