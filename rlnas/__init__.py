@@ -13,11 +13,11 @@ from rlnas.registration import register_envs
 if TYPE_CHECKING:
     from rlnas.model import load_model
 
-__all__ = ["__version__", "load_model"]
+__all__ = ["ArchitectureSearchClassifier", "__version__", "load_model"]
 
 __version__ = "0.1.0"
 
-_LAZY = {"load_model": "rlnas.model"}
+_LAZY = {"ArchitectureSearchClassifier": "rlnas.agents.classifier", "load_model": "rlnas.model"}
 """Names that are imported from their modules when they are first asked for."""
 
 register_envs()

@@ -38,6 +38,7 @@ from rlnas.cli_options import (
     shared_evaluations,
 )
 from rlnas.errors import ConfigurationError, RlnasError, one_of
+from rlnas.fit_command import fit, models
 from rlnas.meta_command import meta_train
 from rlnas.registration import PRESETS
 from rlnas.replay_command import replay
@@ -197,6 +198,8 @@ app.command("meta-train")(meta_train)
 app.command()(tabulate)
 app.command()(bench)
 app.command()(search)
+app.command()(fit)
+app.command()(models)
 app.command()(replay)
 app.add_typer(store_app)
 

@@ -159,6 +159,37 @@ def improvement(summary: Mapping[str, Any], baseline: str) -> str:
     return _svg(figure, "improvement")
 
 
+@_styled
+def accuracy_against_cost(
+    designs: Sequence[tuple[float, float]],
+    front: Sequence[tuple[float, float]],
+    winner: tuple[float, float] | None,
+    label: str,
+) -> str:
+    """What designs are worth and what they cost.
+
+    Args:
+        designs: (cost, accuracy) of each.
+        front: those of the Pareto front, by ascending cost.
+        winner: the one that was trained fully.
+        label: of the cost.
+    """
+    figure = _figure(WIDTH, HEIGHT)
+    axes = figure.subplots()
+    axes.step(*zip(*front, strict=True), where="post", color=COLOURS[0], marker="o", markersize=4.5, label="front")
+    others = [design for design in designs if design not in front]
+    if others:
+        axes.plot(*zip(*others, strict=True), "o", color="#888888", markersize=3.5, label="other designs")
+    if winner is not None:
+        axes.plot(*winner, "*", color=COLOURS[1], markersize=11, label="trained fully")
+    costs = [cost for cost, _ in designs]
+    if 0 < 10 * min(costs) < max(costs):
+        axes.set_xscale("log")
+    axes.set(xlabel=label, ylabel="validation accuracy on the first rung")
+    figure.legend(loc="outside right center", frameon=False)
+    return _svg(figure, f"cost {label}")
+
+
 def colour(index: int) -> str:
     """The colour of the agent with this index, in all plots."""
     return COLOURS[index % len(COLOURS)]

@@ -75,7 +75,7 @@ def each_network_once(space: SearchSpace) -> SearchSpace:
     """A space of the same networks in which none can be designed in two ways; tables are taken to be such as it is."""
     if type(space) is not ChainSpace:
         return space
-    return _EndedByIdentity(space.max_layers, space.input_size, space.widths, space.dense_widths)
+    return _EndedByIdentity(space.max_layers, space.input_size, space.widths, space.dense_widths, space.spatial)
 
 
 class _EndedByIdentity(ChainSpace):

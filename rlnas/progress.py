@@ -23,16 +23,18 @@ class Progress:
         title: what the job is.
         total: units of work in all.
         done: units done before (a resumed job).
+        counted: what is made meanwhile and counted by the second.
     """
 
-    def __init__(self, title: str, total: int, done: int = 0) -> None:
+    def __init__(self, title: str, total: int, done: int = 0, counted: str = "evaluations") -> None:
         self.title = title
+        self.counted = counted
         self.total = total
         self.done = self._before = min(done, total)
         self.evaluations = 0
         self.figures: Mapping[str, float] = {}
         self._started = self._printed = time.monotonic()
-        self._bar = _bar(title, total, done) if sys.stderr.isatty() else None
+        self._bar = _bar(title, total, done, counted) if sys.stderr.isatty() else None
 
     def __enter__(self) -> Progress:
         if self._bar is not None:
@@ -71,7 +73,7 @@ class Progress:
 
     def _line(self) -> str:
         elapsed, worked = time.monotonic() - self._started, self.done - self._before
-        parts = [f"{self.title}: {self.done}/{self.total}", self._figures(), f"{self._rate():.1f} evaluations/s"]
+        parts = [f"{self.title}: {self.done}/{self.total}", self._figures(), f"{self._rate():.1f} {self.counted}/s"]
         parts.append(_duration(elapsed))
         if worked and self.done < self.total:
             parts.append(f"{_duration(elapsed / worked * (self.total - self.done))} left")
@@ -83,7 +85,7 @@ def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def _bar(title: str, total: int, done: int) -> _RichBar:
+def _bar(title: str, total: int, done: int, counted: str) -> _RichBar:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
@@ -93,7 +95,7 @@ def _bar(title: str, total: int, done: int) -> _RichBar:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}"),
-        TextColumn("{task.fields[rate]} evaluations/s"),
+        TextColumn(f"{{task.fields[rate]}} {counted}/s"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

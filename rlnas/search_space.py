@@ -240,12 +240,14 @@ class ChainSpace(SearchSpace):
         input_size: side in pixels of the smallest image the networks must accept; larger ones always fit.
         widths: channels that a convolution may have.
         dense_widths: units that a fully connected layer may have.
+        spatial: whether convolutions and poolings are legal; features, which have no neighbours, need none.
     """
 
     max_layers: int = 6
     input_size: int = 8
     widths: tuple[int, ...] = (8, 16, 32)
     dense_widths: tuple[int, ...] = (32, 128)
+    spatial: bool = True
 
     kind: ClassVar[str] = "chain"
 
@@ -259,6 +261,8 @@ class ChainSpace(SearchSpace):
             for value in values:
                 at_least(field, value, 1)
             object.__setattr__(self, field, values)
+        if not isinstance(self.spatial, bool):
+            raise ConfigurationError(f"spatial must be true or false, got {self.spatial!r}")
 
     @cached_property
     def _layers(self) -> tuple[tuple[str, Operation | None], ...]:
@@ -269,7 +273,8 @@ class ChainSpace(SearchSpace):
     @cached_property
     def name(self) -> str:
         widths, dense = ("/".join(map(str, w)) for w in (self.widths, self.dense_widths))
-        return f"chain(layers={self.max_layers},size={self.input_size},widths={widths},dense={dense})"
+        flat = "" if self.spatial else ",spatial=no"
+        return f"chain(layers={self.max_layers},size={self.input_size},widths={widths},dense={dense}{flat})"
 
     @cached_property
     def decisions(self) -> tuple[Decision, ...]:
@@ -286,6 +291,8 @@ class ChainSpace(SearchSpace):
             for state in range(flat):
                 if isinstance(operation, Dense):
                     table[state, choice] = flat
+                elif operation is not None and not self.spatial:
+                    continue
                 elif not isinstance(operation, MaxPool | AvgPool):
                     table[state, choice] = state
                 elif state < poolings:
@@ -310,7 +317,10 @@ class ChainSpace(SearchSpace):
         return self.decode([names.index(layer) for layer in layers])
 
     def spec(self) -> dict[str, Any]:
-        return {"kind": self.kind, **asdict(self)}
+        spec = {"kind": self.kind, **asdict(self)}
+        if self.spatial:  # as descriptions were before there was a choice
+            del spec["spatial"]
+        return spec
 
 
 @dataclass(frozen=True)

@@ -107,8 +107,15 @@ def _table(**options: Any) -> Evaluator:
     return TabularEvaluator.from_spec(options)
 
 
+def _limited(evaluator: Mapping[str, Any], **limits: Any) -> Evaluator:
+    from rlnas.limited_evaluator import LimitedEvaluator, Limits
+
+    return LimitedEvaluator(evaluator_from_spec(evaluator), Limits(**limits))
+
+
 EVALUATORS: dict[str, Callable[..., Evaluator]] = {
     "batched": partial(_training, BatchedEvaluator),
+    "limited": _limited,
     "sequential": partial(_training, SequentialEvaluator),
     "table": _table,
 }

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -26,6 +27,7 @@ from rlnas.task import FewShotTask
 
 SPACES = {
     "chain": ChainSpace(max_layers=4, input_size=5, widths=(2, 3), dense_widths=(4,)),
+    "flat chain": ChainSpace(max_layers=3, input_size=1, dense_widths=(3, 5), spatial=False),
     "tiny chain": ChainSpace(max_layers=3, input_size=1, widths=(2,), dense_widths=(3, 5)),
     "cell": CellSpace(width=3, cells=2),
 }
@@ -348,3 +350,13 @@ def test_unknown_spaces_are_refused_with_the_nearest_name() -> None:
         make_space("chian")
     with pytest.raises(UnknownNameError):
         space_from_spec({})
+
+
+def test_a_chain_for_features_has_no_convolutions_and_the_same_decisions() -> None:
+    flat = SPACES["flat chain"]
+    assert isinstance(flat, ChainSpace)
+    whole = replace(flat, spatial=True)
+    assert flat.decisions == whole.decisions
+    assert flat.size == 3**3  # two fully connected layers and the identity
+    assert "spatial" not in whole.spec()
+    assert space_from_spec(flat.spec()) == flat != whole

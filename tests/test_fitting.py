@@ -1,0 +1,354 @@
+"""From a user's data to a trained network: the flow, what it writes, and that it goes on after an interruption."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rlnas.agents import data_search
+from rlnas.agents.fitting import CARD, MODEL, RESULT, SETTINGS, Fit, FitSettings, begin_fit, fit, read_fit
+from rlnas.batched_evaluator import BatchedEvaluator
+from rlnas.errors import CheckpointError, ConfigurationError, DataError, RlnasError, UnknownNameError
+from rlnas.evaluator import Evaluation, Proposal, Status
+from rlnas.final_training import FinalTraining
+from rlnas.leaderboard import Entry, Leaderboard
+from rlnas.limited_evaluator import LimitedEvaluator, Limits, full_cost
+from rlnas.model import load_model
+from rlnas.pareto import Point, front, latency, points
+from rlnas.pretrained import space
+from rlnas.rungs import Rung
+from rlnas.specs import evaluator_from_spec
+from rlnas.store import EpisodeStore
+from rlnas.task import FewShotTask
+from rlnas.user_data import UserData, data_from_arrays, read_data
+from rlnas.user_source import UserSource
+
+from .fake_evaluator import FakeEvaluator
+
+QUICK = FinalTraining(width=2, epochs=1, min_steps=6, batch=32, threads=1)
+SETTING = FitSettings(agent="random", designs=5, fidelity="20x3", rungs=2, seed=3, training=QUICK)
+
+
+def halves(examples: int = 90) -> UserData:
+    """Pictures whose class is which half is bright, or none."""
+    rng = np.random.default_rng(0)
+    y = np.arange(examples) % 3
+    x = rng.integers(0, 120, (examples, 8, 8))
+    x[y == 1, :4] += 100
+    x[y == 2, :, :4] += 100
+    return data_from_arrays(x.astype(np.uint8), y, "halves")
+
+
+@pytest.fixture(scope="module")
+def data() -> UserData:
+    return halves()
+
+
+@pytest.fixture(scope="module")
+def found(data: UserData, tmp_path_factory: pytest.TempPathFactory) -> Fit:
+    """A whole run."""
+    return run(tmp_path_factory.mktemp("fit") / "run", data, pareto=("params", "latency"))
+
+
+def run(folder: Path, data: UserData, **changes: Any) -> Fit:
+    begin_fit(folder, data, replace(SETTING, **changes))
+    done = fit(folder, data)
+    assert done is not None
+    return done
+
+
+def timeless(board: Leaderboard) -> list[Entry]:
+    return [replace(entry, seconds=0.0) for entry in board.entries]
+
+
+def stop_at(call: int) -> Callable[[], bool]:
+    asked = itertools.count()
+    return lambda: next(asked) >= call
+
+
+def test_the_folder_holds_everything_and_the_model_is_as_good_as_recorded(found: Fit, data: UserData) -> None:
+    names = {path.name for path in found.folder.iterdir()}
+    assert names >= {SETTINGS, RESULT, CARD, MODEL, "leaderboard.json", "leaderboard.csv", "model.py", "model.npz"}
+    assert names >= {"episodes.sqlite", "architecture.svg", "pareto.json", "pareto-params.svg", "pareto-latency.svg"}
+    result = json.loads((found.folder / RESULT).read_text())
+    model = load_model(found.folder / MODEL)
+    source = UserSource(data, seed=SETTING.seed)
+    test = source.division.test
+    right = model.predict(data.x[test]) == data.y[test]
+    assert result["test"]["accuracy"] == right.mean()
+    assert result["test"]["examples"] == len(test) == result["data"]["test"]
+    assert result["architecture"] == model.architecture.text
+    assert result["found"] == found.found.text
+    assert result["parameters"] == sum(p.numel() for p in model.network.parameters())
+    low, high = result["test"]["interval"]
+    assert low < result["test"]["accuracy"] <= high
+
+
+def test_the_card_tells_data_protocol_and_scores(found: Fit, data: UserData) -> None:
+    card = (found.folder / CARD).read_text()
+    assert card.startswith("# halves: `")
+    for text in (data.digest, "54 train, 18 validation, 18 test", "5 designs at 20x3", "| seed | 3 |", "random"):
+        assert text in card
+    assert f"{found.model.test.accuracy:.4f}" in card  # type: ignore[union-attr]
+    assert "pareto-params.svg" in card
+    assert "architecture.svg" in card
+
+
+def test_the_better_designs_go_on_with_more(found: Fit) -> None:
+    board = found.leaderboard
+    assert [(e.rung, e.examples, e.steps) for e in board.entries] == [(0, 20, 3)] * 5 + [(1, 40, 6)] * 2
+    first = {e.design: e.accuracy for e in board.entries if e.rung == 0}
+    assert min(first[e.design] for e in board.entries if e.rung == 1) >= sorted(first.values())[-2]
+    assert found.found.text == board.winner.architecture == board.ranked[0].architecture
+    assert board.winner.rung == 1
+    again = Leaderboard.from_json(json.loads((found.folder / "leaderboard.json").read_text()))
+    assert again.entries == board.entries
+    lines = (found.folder / "leaderboard.csv").read_text().splitlines()
+    assert lines[1].split(",")[2] == board.winner.architecture
+
+
+def test_every_design_episode_is_recorded(found: Fit) -> None:
+    with EpisodeStore(found.folder / "episodes.sqlite") as store:
+        episodes = list(store.episodes("random"))
+    first = [entry for entry in found.leaderboard.entries if entry.rung == 0]
+    assert [e.architecture for e in episodes] == [e.architecture for e in first]
+    assert [e.evaluation.accuracy for e in episodes] == [e.accuracy for e in first]
+    assert {e.env["duplicates"] for e in episodes} == {"refuse"}
+    assert len({e.actions for e in episodes}) == 5
+
+
+def test_the_search_never_sees_the_test_part(found: Fit, data: UserData, tmp_path: Path) -> None:
+    """Whatever the test part holds, the search and the training come to the same."""
+    test = UserSource(data, seed=SETTING.seed).division.test
+    x = data.x.copy()
+    x[test] = np.random.default_rng(1).integers(0, 255, x[test].shape)
+    other = run(tmp_path / "run", replace(data, x=x))
+    assert timeless(other.leaderboard) == timeless(found.leaderboard)
+    for name, weights in other.model.network.state_dict().items():
+        assert np.array_equal(weights.numpy(), found.model.network.state_dict()[name].numpy())
+    assert other.model.test != found.model.test
+
+
+def test_no_evaluation_is_given_an_image_of_the_test_part(
+    data: UserData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[FewShotTask] = []
+
+    def watched(self: BatchedEvaluator, proposals: list[Proposal]) -> list[Evaluation]:
+        seen.extend(p.task for p in proposals)  # type: ignore[misc]
+        return FakeEvaluator().evaluate(proposals)
+
+    monkeypatch.setattr(BatchedEvaluator, "evaluate", watched)
+    begin_fit(tmp_path, data, SETTING)
+    search = data_search.DataSearch(
+        tmp_path, UserSource(data, [20, 40], seed=SETTING.seed), SETTING.plan(data.ways), "cpu"
+    )
+    assert search.run(lambda: False, lambda count, best: None) is not None
+    hidden = {image.tobytes() for image in data.x[search.source.division.test, :, :, 0].astype(np.float32) / 255}
+    shown = [image[0].tobytes() for task in seen for part in (task.support_x, task.query_x) for image in part]
+    assert len(set(shown)) == 40 + 18
+    assert not hidden & set(shown)
+
+
+@pytest.mark.parametrize(("call", "left"), [(0, 6), (2, 4), (5, 2), (9, 0)])
+def test_an_interrupted_run_ends_as_if_it_had_not_been(
+    call: int, left: int, found: Fit, data: UserData, tmp_path: Path
+) -> None:
+    begin_fit(tmp_path, data, SETTING)
+    assert fit(tmp_path, data, stop=stop_at(call)) is None
+    trained: list[int] = []
+    original = BatchedEvaluator._train_all
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            BatchedEvaluator,
+            "_train_all",
+            lambda self, proposals: (trained.append(len(proposals)), original(self, proposals))[1],
+        )
+        done = fit(tmp_path, data)
+    assert done is not None
+    assert sum(trained) == left  # nothing is evaluated twice
+    assert timeless(done.leaderboard) == timeless(found.leaderboard)
+    assert done.model.test == found.model.test
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from rlnas.agents.fitting import fit
+from rlnas.user_data import read_data
+
+told = []
+
+def on_evaluation(evaluations, best):
+    told.append(best)
+    if sys.argv[3] == "search" and len(told) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+fit(Path(sys.argv[1]), read_data(sys.argv[2]), "cpu", on_evaluation=on_evaluation,
+    on_epoch=lambda epoch: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+def test_a_run_that_is_killed_goes_on(data: UserData, tmp_path: Path) -> None:
+    file, folder = tmp_path / "halves.npz", tmp_path / "run"
+    np.savez(file, x=data.x, y=data.y)
+    read = read_data(file)
+    begin_fit(folder, read, SETTING)
+    for stage in ("search", "training"):
+        command = [sys.executable, "-c", KILLED, str(folder), str(file), stage]
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+        assert (folder / "leaderboard.json").exists() == (stage == "training")
+    done, whole = fit(folder, read), run(tmp_path / "whole", read)
+    assert done is not None
+    assert timeless(done.leaderboard) == timeless(whole.leaderboard)
+    assert done.model.test == whole.model.test
+
+
+def test_a_finished_run_is_read_back(found: Fit, data: UserData) -> None:
+    before = (found.folder / "leaderboard.json").read_bytes()
+    again = fit(found.folder, data)
+    assert again is not None
+    assert again.model.test == found.model.test
+    assert (found.folder / "leaderboard.json").read_bytes() == before
+
+
+def test_settings_are_kept(found: Fit, data: UserData) -> None:
+    settings, about = read_fit(found.folder)
+    assert settings == replace(SETTING, pareto=("params", "latency"))
+    assert about == {"name": "halves", "digest": data.digest, "origin": None}
+
+
+def test_what_cannot_be_is_refused_before_anything_is_written(found: Fit, data: UserData, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="already holds a run"):
+        begin_fit(found.folder, data, SETTING)
+    with pytest.raises(UnknownNameError, match="unknown agent 'randon'; did you mean 'random'"):
+        begin_fit(tmp_path / "a", data, replace(SETTING, agent="randon"))
+    with pytest.raises(ConfigurationError, match="'portfolio' prepares itself on training tasks"):
+        begin_fit(tmp_path / "a", data, replace(SETTING, agent="portfolio"))
+    with pytest.raises(CheckpointError, match="holds no trained agent"):
+        begin_fit(tmp_path / "a", data, replace(SETTING, agent=str(tmp_path)))
+    with pytest.raises(ConfigurationError, match="examples must be one for each of 3 classes"):
+        begin_fit(tmp_path / "a", data, replace(SETTING, fidelity="2x3"))
+    assert not (tmp_path / "a").exists()
+    for changes, message in (
+        ({"fidelity": "20"}, "fidelity must be EXAMPLESxSTEPS"),
+        ({"pareto": ("size",)}, "unknown objective 'size'"),
+        ({"designs": 0}, "designs must be an integer >= 1"),
+        ({"max_seconds": 0.0}, "max_seconds must be a positive number"),
+        ({"max_params": 0}, "max_params must be an integer >= 1"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            replace(SETTING, **changes)  # type: ignore[arg-type]
+
+
+def test_a_run_goes_on_with_its_own_data_alone(found: Fit) -> None:
+    with pytest.raises(ConfigurationError, match="begun with other data: halves has changed"):
+        fit(found.folder, halves(93))
+    with pytest.raises(ConfigurationError, match="holds no run"):
+        fit(found.folder / MODEL, halves(93))
+
+
+def test_files_that_change_during_the_search_are_told_of_and_nothing_is_lost(tmp_path: Path, data: UserData) -> None:
+    file = tmp_path / "data.npz"
+    np.savez(file, x=data.x, y=data.y)
+    read = read_data(file)
+    begin_fit(tmp_path / "run", read, replace(SETTING, designs=2, rungs=1))
+
+    def change(evaluations: int, best: float) -> None:
+        np.savez(file, x=data.x[:80], y=data.y[:80])
+
+    with pytest.raises(DataError, match=r"data\.npz"):
+        fit(tmp_path / "run", read, on_evaluation=change)
+    assert (tmp_path / "run" / "leaderboard.json").exists()
+
+
+def test_designs_beyond_the_limits_are_not_trained(data: UserData, tmp_path: Path) -> None:
+    done = run(tmp_path, data, max_params=20_000, designs=6, rungs=1)
+    over = [entry for entry in done.leaderboard.entries if entry.parameters > 20_000]
+    within = [entry for entry in done.leaderboard.entries if entry.parameters <= 20_000]
+    assert over
+    assert within
+    for entry in over:
+        assert (entry.status, entry.accuracy) == ("invalid", 0.0)
+        assert entry.message == f"would have {entry.parameters:,} parameters, over 20,000, at full width"
+    assert {entry.status for entry in within} == {"ok"}
+    assert done.result["parameters"] <= 20_000
+    assert {e.parameters for e in within if e.architecture == done.found.text} == {done.result["parameters"]}
+
+
+def test_a_limit_that_nothing_keeps_is_told_of(data: UserData, tmp_path: Path) -> None:
+    begin_fit(tmp_path, data, replace(SETTING, max_flops=10))
+    with pytest.raises(RlnasError, match=r"none of 5 designs could be trained; the first one: would have .* FLOPs"):
+        fit(tmp_path, data)
+
+
+def test_a_limited_evaluator_is_rebuilt_from_its_description(data: UserData) -> None:
+    evaluator = LimitedEvaluator(BatchedEvaluator(), Limits(width=2, max_params=3000))
+    rebuilt = evaluator_from_spec(json.loads(json.dumps(evaluator.spec())))
+    assert rebuilt.spec() == evaluator.spec()
+    task = UserSource(data, [20]).task("20", 0)
+    proposals = [Proposal(space().parse(text), task) for text in ("dense-128", "avg-pool > avg-pool", "identity")]
+    assert [full_cost(p, 2)[0] > 3000 for p in proposals] == [True, False, False]
+    for each in (evaluator, rebuilt):
+        assert [e.status for e in each.evaluate(proposals)] == [Status.INVALID, Status.OK, Status.OK]
+
+
+def test_time_ends_the_search_and_leaves_some_for_the_training(data: UserData, tmp_path: Path) -> None:
+    done = run(tmp_path, data, designs=500, max_seconds=3.0)
+    designs = sum(entry.rung == 0 for entry in done.leaderboard.entries)
+    assert 1 <= designs < 500
+    assert done.model.facts["training"]["config"]["max_seconds"] >= 0.6
+
+
+def test_the_front_is_what_nothing_beats() -> None:
+    designs = [Point("a", 0.9, 10), Point("b", 0.9, 12), Point("c", 0.5, 1), Point("d", 0.4, 2), Point("e", 0.95, 90)]
+    assert [point.architecture for point in front(designs)] == ["c", "a", "e"]
+
+
+def test_fronts_compare_all_designs_on_the_first_rung(found: Fit, data: UserData) -> None:
+    written = json.loads((found.folder / "pareto.json").read_text())
+    designs = written["params"]["designs"]
+    assert {d["architecture"] for d in designs} == {e.architecture for e in found.leaderboard.entries}
+    first = {e.architecture: (e.accuracy, e.parameters) for e in found.leaderboard.entries if e.rung == 0}
+    assert {d["architecture"]: (d["accuracy"], d["cost"]) for d in designs} == first
+    assert all(design["cost"] > 0 for design in written["latency"]["designs"])
+    plot = (found.folder / "pareto-params.svg").read_text()
+    assert plot.startswith("<svg")
+    assert "parameters" in plot
+    costs = points(found.leaderboard, "flops", found.found.space, 2, 3, data.input_shape)
+    assert [point.cost for point in costs] == [e.flops for e in found.leaderboard.on_rung(0)]
+
+
+def test_latency_grows_with_the_work() -> None:
+    small, large = (space((width,)).parse(f"conv5x5-{width} > conv5x5-{width}") for width in (4, 128))
+    assert latency(small, 3, (1, 28, 28)) < latency(large, 3, (1, 28, 28))
+
+
+def test_features_are_searched_by_fully_connected_chains(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat(["no", "yes"], 40)
+    features = rng.normal(size=(80, 5)) + 2 * (y == "yes")[:, None]
+    done = run(tmp_path, data_from_arrays(features, y, "rows"), rungs=3, designs=7, fidelity="30x4")
+    assert [(e.rung, e.examples, e.steps) for e in done.leaderboard.entries][-1] == (2, 48, 16)  # all there are
+    assert done.model.classes == ("no", "yes")
+    layers = {layer for e in done.leaderboard.entries for layer in e.architecture.split(" > ")}
+    assert layers <= {"dense-16", "dense-32", "dense-64", "dense-128", "identity"}
+    assert done.model.architecture.space.spec()["spatial"] is False
+
+
+def test_a_rung_is_named_by_examples_and_steps() -> None:
+    for text in ("", "20", "20x", "x3", "20x3x4", "-1x3", "20 x 3"):
+        with pytest.raises(ConfigurationError, match="fidelity must be EXAMPLESxSTEPS"):
+            Rung.parse(text)
+    with pytest.raises(ConfigurationError, match="examples of the fidelity must be"):
+        Rung.parse("0x3")
