@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -32,13 +34,27 @@ def scaled(command: str) -> list[str]:
     for option, value in SMALLER.items():
         if option in words:
             words[words.index(option) + 1] = value
+    if words[:2] == ["rlnas", "fit"]:
+        words += ["--max-seconds", "15"]
     if words[:2] == ["rlnas", "train"] and "--resume" not in words:
         words += ["--trials", "4"]  # four trials of 30 steps are one update
     return words
 
 
+def make_photos(folder: Path) -> None:
+    """Thirty pictures of each of two classes, a dark and a light one."""
+    rng = np.random.default_rng(0)
+    for name, least in (("dark", 0), ("light", 120)):
+        (folder / name).mkdir(parents=True)
+        for number in range(30):
+            Image.fromarray(rng.integers(least, least + 136, (12, 12, 3), dtype=np.uint8)).save(
+                folder / name / f"{number}.png"
+            )
+
+
 def test_every_rlnas_command_works_in_the_order_given(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MINARI_DATASETS_PATH": str(tmp_path / "minari")}
+    make_photos(tmp_path / "photos")
     ran = 0
     for command in COMMANDS:
         if not command.startswith("rlnas "):
