@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -71,13 +72,13 @@ class DesignEpisode:
         cached = "true" if of.cached else "false"
         start = f'"start":{text(self.start)},' if self.start else ""
         return (
-            f'{{"actions":[{",".join(map(number, self.actions))}],"agent":{text(self.agent)},'
+            f'{{"actions":{_numbers(self.actions)},"agent":{text(self.agent)},'
             f'"architecture":{text(self.architecture)},"best":{number(self.best)},"design":{number(self.design)},'
             f'"env":{text(env)},"evaluation":{{"accuracy":{number(of.accuracy)},"cached":{cached},'
             f'"flops":{number(of.flops)},"loss":{number(of.loss)},"message":{text(of.message)},'
             f'"parameters":{number(of.parameters)},"seconds":{number(of.seconds)},"status":{text(of.status)}}},'
             f'"evaluation_seed":{number(self.evaluation_seed)},"masks":{_masks(self.masks)},'
-            f'"rewards":[{",".join(map(number, self.rewards))}],"schema":{SCHEMA_VERSION},"seed":{number(self.seed)},'
+            f'"rewards":{_numbers(self.rewards)},"schema":{SCHEMA_VERSION},"seed":{number(self.seed)},'
             f'{start}"task":{text(self.task)},"task_digest":{text(self.task_digest)},"trial":{number(self.trial)}}}'
         )
 
@@ -178,6 +179,14 @@ def _number(value: float | None) -> str:
     if kind is int or (kind is float and value - value == 0):  # neither infinite nor NaN
         return repr(value)
     return canonical_json(value)
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    """What :func:`canonical_json` makes of a tuple of numbers."""
+    kinds = set(map(type, values))
+    if kinds == {int} or (kinds == {float} and all(map(math.isfinite, values))):
+        return repr(list(values)).replace(" ", "")
+    return canonical_json(values)
 
 
 @lru_cache(4096)
