@@ -22,9 +22,10 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.utils import set_random_seed
 
+from rlnas.canonical import canonical_json
 from rlnas.checkpoint import write_durably
 from rlnas.device import one_thread
-from rlnas.episode import DesignEpisode, canonical_json
+from rlnas.episode import DesignEpisode
 from rlnas.errors import ConfigurationError, DataError, RlnasError, at_least, one_of
 from rlnas.evaluation_cache import EvaluationCache
 from rlnas.evaluator import Evaluator, Proposal

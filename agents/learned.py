@@ -14,7 +14,7 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.logger import KVWriter, Logger
 
 from rlnas.architecture import Architecture
-from rlnas.episode import canonical_json
+from rlnas.canonical import canonical_json
 from rlnas.errors import CheckpointError, ConfigurationError
 from rlnas.evaluator import Evaluation, Evaluator, Proposal
 from rlnas.synthetic_tasks import SPLIT, synthesise

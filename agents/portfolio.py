@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlnas.architecture import Architecture
-from rlnas.episode import canonical_json
+from rlnas.canonical import canonical_json
 from rlnas.evaluator import Evaluator, Proposal, Status
 from rlnas.reward import SMALLEST_DEVIATION
 from rlnas.search_space import SearchSpace

@@ -13,7 +13,8 @@ from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from rlnas.architecture import Architecture
-from rlnas.episode import DesignEpisode, canonical_json
+from rlnas.canonical import canonical_json
+from rlnas.episode import DesignEpisode
 from rlnas.errors import ConfigurationError, at_least, one_of
 from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
 from rlnas.reward import COMPARING, REWARDS, Reference, find_reference, reward_of

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -12,6 +10,7 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from typing import Any
 
+from rlnas.canonical import canonical_json
 from rlnas.errors import RlnasError, StoreError
 from rlnas.evaluator import Evaluation
 
@@ -166,11 +165,6 @@ def _require_forms(values: dict[str, Any]) -> None:
                 raise ValueError(f"{name} cannot be {str(found[name])[:60]!r}")
 
 
-def canonical_json(data: Any) -> str:
-    """JSON text that is the same for equal data: sorted keys, no spaces, no NaN."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
 def _number(value: float | None) -> str:
     """What :func:`canonical_json` makes of a number or None."""
     if value is None:
@@ -193,8 +187,3 @@ def _numbers(values: tuple[float, ...]) -> str:
 def _masks(masks: tuple[str, ...]) -> str:
     """What :func:`canonical_json` makes of masks; remembered, because designs often have the same."""
     return canonical_json(masks)
-
-
-def sha256(text: str) -> str:
-    """SHA-256 of a text's UTF-8 form, in hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()

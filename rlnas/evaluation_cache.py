@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlnas.episode import canonical_json, sha256
+from rlnas.canonical import canonical_json, sha256
 from rlnas.errors import CacheError, at_least
 from rlnas.evaluator import Evaluation, Proposal
 

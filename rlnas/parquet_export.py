@@ -21,8 +21,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from rlnas.canonical import canonical_json, sha256
 from rlnas.datasets import source_from_spec
-from rlnas.episode import DesignEpisode, canonical_json, sha256
+from rlnas.episode import DesignEpisode
 from rlnas.errors import ConfigurationError, RlnasError
 from rlnas.optional import imported
 from rlnas.specs import space_from_spec

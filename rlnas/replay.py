@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby, islice
 from typing import Any
 
+from rlnas.canonical import canonical_json
 from rlnas.datasets import source_from_spec
-from rlnas.episode import DesignEpisode, canonical_json
+from rlnas.episode import DesignEpisode
 from rlnas.errors import ConfigurationError, RlnasError
 from rlnas.evaluator import Evaluation, Evaluator, Proposal, Status
 from rlnas.retracing import Made, Retracing, retracing_of

@@ -19,7 +19,8 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from rlnas.episode import DesignEpisode, canonical_json, sha256
+from rlnas.canonical import canonical_json, sha256
+from rlnas.episode import DesignEpisode
 from rlnas.errors import StoreError
 from rlnas.store_file import StoreFile
 

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
-from rlnas.episode import SCHEMA_VERSION, DesignEpisode, canonical_json, sha256
+from rlnas.canonical import canonical_json, sha256
+from rlnas.episode import SCHEMA_VERSION, DesignEpisode
 from rlnas.errors import ConfigurationError, StoreError, one_of
 from rlnas.store import EpisodeStore
 

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 import rlnas
 from rlnas.architecture import Architecture
+from rlnas.canonical import canonical_json
 from rlnas.checkpoint import write_durably
 from rlnas.datasets import source_from_spec
-from rlnas.episode import DesignEpisode, canonical_json
+from rlnas.episode import DesignEpisode
 from rlnas.errors import ConfigurationError, DataError
 from rlnas.evaluator import LASTING
 from rlnas.specs import space_from_spec

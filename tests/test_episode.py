@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlnas.episode import DesignEpisode, canonical_json, sha256
+from rlnas.canonical import canonical_json, sha256
+from rlnas.episode import DesignEpisode
 from rlnas.errors import StoreError
 from rlnas.evaluator import Evaluation, Status
 

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from rlnas.adaptation import Adaptation
+from rlnas.canonical import canonical_json
 from rlnas.digits import DigitsSource
-from rlnas.episode import DesignEpisode, canonical_json
+from rlnas.episode import DesignEpisode
 from rlnas.errors import ConfigurationError
 from rlnas.evaluator import (
     Evaluation,

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from rlnas.episode import SCHEMA_VERSION, DesignEpisode, sha256
+from rlnas.canonical import sha256
+from rlnas.episode import SCHEMA_VERSION, DesignEpisode
 from rlnas.errors import StoreError
 from rlnas.evaluator import Evaluation
 from rlnas.store import EpisodeStore
