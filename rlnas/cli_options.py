@@ -233,3 +233,8 @@ def new_folder(job: str) -> Path:
     while (folder := Path("runs") / f"{job}-{number:03}").exists():
         number += 1
     return folder
+
+
+def store_of(run: Path) -> Path:
+    """The store of a run's folder, or the store itself."""
+    return run / "episodes.sqlite" if run.is_dir() else run

@@ -16,8 +16,7 @@ import json
 import os
 import sqlite3
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 from rlnas.canonical import canonical_json, sha256
 from rlnas.errors import CacheError, at_least
 from rlnas.evaluator import Evaluation, Proposal
+from rlnas.sqlite_turns import patiently, transaction
 
 APPLICATION_ID = 0x524C4E43
 """SQLite's ``application_id`` of an evaluation cache: the letters RLNC."""
@@ -137,7 +137,7 @@ class EvaluationCache:
             return
         with self._errors():
             connection = self._connection()
-            with _transaction(connection):
+            with transaction(connection):
                 # Others' equal entries are replaced, because one that is there and was not found is damaged.
                 connection.executemany("INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?)", rows)
                 connection.execute(
@@ -180,8 +180,8 @@ class EvaluationCache:
         connection.text_factory = bytes  # damaged text is for the hashes to find
         self._check_schema(connection)  # before anything is written to what may be another program's
         connection.execute("PRAGMA synchronous = NORMAL")
-        _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"))
-        with _transaction(connection):
+        patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"), BUSY_SECONDS)
+        with transaction(connection):
             if not self._check_schema(connection):
                 connection.execute(_TABLE)
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -224,28 +224,3 @@ def _read(place: object, sha: object, payload: object) -> Evaluation | None:
 
 def _sha(place: bytes, payload: bytes) -> bytes:
     return hashlib.sha256(place + payload).digest()
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # SQLite has rolled back by itself where the disk was full
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _patiently(action: Callable[[], object]) -> None:
-    """Repeat until the database is not locked: SQLite does not wait by itself where the journal's mode changes."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            action()
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-        time.sleep(0.01)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlnas.cli_options import Json
+from rlnas.cli_options import Json, store_of
 from rlnas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def replay(
         raise ConfigurationError("--html needs the number of a trial, and goes without --recompute")
     if policy is not None and recompute:
         raise ConfigurationError("--policy goes without --recompute")
-    with EpisodeStore(_store_of(run), mode="r") as store:
+    with EpisodeStore(store_of(run), mode="r") as store:
         if recompute:
             if not compare_recomputed(store, trial, agent, as_json):
                 sys.exit(1)
@@ -92,10 +92,6 @@ def _rethought(store: EpisodeStore, episodes: list[DesignEpisode], policy: str |
     return rethink_as(store, first.agent, [first.trial], policy)
 
 
-def _store_of(run: Path) -> Path:
-    return run / "episodes.sqlite" if run.is_dir() else run
-
-
 def _write_page(
     out: Path,
     store: EpisodeStore,
@@ -114,7 +110,7 @@ def _write_page(
         trials = [_seen(episodes, found, first.agent)]
     else:
         against, run = other
-        with EpisodeStore(store.path if run is None else _store_of(run), mode="r") as beside:
+        with EpisodeStore(store.path if run is None else store_of(run), mode="r") as beside:
             compared = _compared(beside, first, against)
             name, other_name = _told_apart(first, compared[0], store, beside)
             trials = [

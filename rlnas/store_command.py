@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlnas.cli_options import Json
+from rlnas.cli_options import Json, store_of
 from rlnas.errors import ConfigurationError, StoreError, one_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def verify(run: Run, as_json: Json = False) -> None:
     """Check every episode against its SHA-256 and the file's own structure; status 1 says that something is damaged."""
     from rlnas.store_printing import verify_store
 
-    if not verify_store(_path(run), as_json):
+    if not verify_store(store_of(run), as_json):
         sys.exit(1)
 
 
@@ -133,8 +133,8 @@ def merge(
     from rlnas.merging import Part
     from rlnas.merging import merge as run_merge
 
-    parts = [Part(_path(path), prefix) for path, prefix in map(_prefixed, runs)]
-    added = run_merge(_path(out), parts)
+    parts = [Part(store_of(path), prefix) for path, prefix in map(_prefixed, runs)]
+    added = run_merge(store_of(out), parts)
     if as_json:
         print(json.dumps({"out": str(out), "added": added}))
     else:
@@ -146,10 +146,6 @@ _TOLD = {
     "table": "{out}: {rows} designs on {columns} tasks, {cells} pairs evaluated",
     "minari": "{out}: {episodes} trials, {steps} steps, {truncated} trials cut short; minari.load_dataset({id!r})",
 }
-
-
-def _path(run: Path) -> Path:
-    return run / "episodes.sqlite" if run.is_dir() else run
 
 
 def _prefixed(text: str) -> tuple[Path, str]:
@@ -166,7 +162,7 @@ def _prefixed(text: str) -> tuple[Path, str]:
 def _open(run: Path) -> Iterator[EpisodeStore]:
     from rlnas.store import EpisodeStore
 
-    with EpisodeStore(_path(run), mode="r") as store:
+    with EpisodeStore(store_of(run), mode="r") as store:
         if not len(store):
             raise StoreError(f"{store.path} holds no episodes yet")
         yield store

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from rlnas.episode import SCHEMA_VERSION
 from rlnas.errors import DiskFullError, StoreError, one_of
+from rlnas.sqlite_turns import patiently, transaction
 from rlnas.store_seal import SEALS, seal, seal_faults, unseal
 
 APPLICATION_ID = 0x524C4E53
@@ -67,16 +67,8 @@ class StoreFile:
         """The statements of its block are on disk, all of them, when it ends, or none is if it raises."""
         if self.mode == "r":
             raise StoreError(f"{self.path} is open for reading alone")
-        with self._turn, self.errors():
-            # IMMEDIATE, because a transaction that reads before it writes could not wait for another writer to finish.
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:  # SQLite has rolled back by itself where the disk was full.
-                    self._connection.execute("ROLLBACK")
-                raise
+        with self._turn, self.errors(), transaction(self._connection):
+            yield self._connection
 
     def fetch(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         """All rows that a query finds."""
@@ -134,13 +126,11 @@ class StoreFile:
             instead = "it can be read, but not appended to (rlnas store merge makes a copy that can)"
             raise StoreError(f"episode store {self.path}: {faults[0]}; {instead}")
         self._connection.execute("PRAGMA synchronous = FULL")
-        _patiently(lambda: unseal(self._connection))
-        _patiently(lambda: self._connection.execute("PRAGMA journal_mode = WAL"))
+        patiently(lambda: unseal(self._connection), BUSY_SECONDS)
+        patiently(lambda: self._connection.execute("PRAGMA journal_mode = WAL"), BUSY_SECONDS)
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         with self.transaction():
-            unseal(
-                self._connection
-            )  # again: another writer may have closed the store since, which from now on none can
+            unseal(self._connection)  # again: another writer may have closed the store since; from now on none can
             if not self._check_schema(may_be_empty=True):
                 for statement in _TABLES.split(";"):
                     self._connection.execute(statement)
@@ -176,15 +166,3 @@ def _is_full(error: Exception, path: Path) -> bool:
     # What cannot be extended for want of space is not always said to be full: shared memory, say.
     failed = code is not None and code & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
     return failed and path.parent.is_dir() and shutil.disk_usage(path.parent).free < LITTLE
-
-
-def _patiently(action: Callable[[], object]) -> object:
-    """Repeat until the database is not locked: SQLite does not wait by itself where the journal's mode changes."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            return action()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-        time.sleep(0.01)
