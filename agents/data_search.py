@@ -24,7 +24,7 @@ from rlnas.errors import ConfigurationError, DataError
 from rlnas.evaluation_cache import EvaluationCache
 from rlnas.evaluator import Evaluation, Evaluator, Proposal
 from rlnas.leaderboard import Entry, Leaderboard
-from rlnas.limited_evaluator import LimitedEvaluator, Limits, full_cost
+from rlnas.limited_evaluator import LimitedEvaluator
 from rlnas.registration import BY_EDITS
 from rlnas.rungs import Rung, promoted
 from rlnas.search_space import SearchSpace
@@ -33,6 +33,7 @@ from rlnas.store import EpisodeStore
 from rlnas.store_claim import claim
 from rlnas.task import FewShotTask
 from rlnas.user_source import UserSource
+from rlnas.wide_network import Limits
 
 from .agent import Agent
 from .benchmark import seed_of_run
@@ -227,7 +228,7 @@ class DataSearch:
             return Entry.of(episode.design + 1, "", (), place, episode.evaluation, (0, 0))
         design = self.space.decode(episode.actions)
         try:
-            cost = full_cost(Proposal(design, self._first_task), self.plan.limits.width)
+            cost = self.plan.limits.cost_of(design, self._first_task.ways, self._first_task.image_shape)
         except ValueError:  # it does not fit the task, as its evaluation says
             cost = 0, 0
         return Entry.of(episode.design + 1, design.text, design.choices, place, episode.evaluation, cost)

@@ -18,7 +18,6 @@ from rlnas.errors import ConfigurationError, RlnasError, at_least, one_of
 from rlnas.final_training import FinalTraining, OnEpoch, train_fully
 from rlnas.graph import count_flops, count_parameters
 from rlnas.leaderboard import Leaderboard
-from rlnas.limited_evaluator import Limits
 from rlnas.model import Model
 from rlnas.model_card import model_card
 from rlnas.model_export import export_onnx, write_model_py
@@ -26,6 +25,7 @@ from rlnas.pareto import OBJECTIVES, front, plot, points
 from rlnas.rungs import Rung, ladder
 from rlnas.user_data import UserData
 from rlnas.user_source import UserSource
+from rlnas.wide_network import Limits
 
 from .data_search import LEADERBOARD, DataSearch, OnEvaluation, SearchPlan
 
@@ -70,10 +70,12 @@ class FitSettings:
     """Time for all of it: at most half of it for the search."""
 
     max_params: int | None = None
-    """Designs of more parameters, at full width, are not trained and count as useless."""
+    """Of the trained network, which is made as wide as this allows. Designs beyond it at the search's width, or at the
+    one that ``training`` sets, are not trained and count as useless."""
 
     max_flops: int | None = None
-    """Likewise of more multiply-accumulates of one example."""
+    """Likewise multiply-accumulates of one example; by default :data:`rlnas.wide_network.FULL_FLOPS`, which refuses no
+    design."""
 
     pareto: tuple[str, ...] = ()
     """Of :data:`rlnas.pareto.OBJECTIVES`, those to show the designs' accuracy against."""
@@ -90,7 +92,12 @@ class FitSettings:
         if self.max_seconds is not None and not self.max_seconds > 0:
             raise ConfigurationError(f"max_seconds must be a positive number, got {self.max_seconds!r}")
         object.__setattr__(self, "pareto", tuple(one_of("objective", name, OBJECTIVES) for name in self.pareto))
-        Limits(self.training.width, self.max_params, self.max_flops)
+        self.limits  # noqa: B018 - or they are not allowed
+
+    @property
+    def limits(self) -> Limits:
+        """Of the network that is trained fully."""
+        return Limits(self.training.width, self.max_params, self.max_flops)
 
     def plan(self, ways: int) -> SearchPlan:
         """The search's part, for data of so many classes."""
@@ -100,7 +107,7 @@ class FitSettings:
             self.designs,
             tuple(ladder(first, self.rungs)),
             self.seed,
-            Limits(self.training.width, self.max_params, self.max_flops),
+            self.limits,
             self.max_seconds,
         )
 
@@ -205,7 +212,9 @@ def fit(
         return None
     data.require_unchanged()
     winner = search.space.decode(board.winner.choices)
-    training = replace(settings.training, seed=settings.seed, max_seconds=_time_left(settings, board))
+    width = settings.limits.width_of(winner, data.ways, data.input_shape)
+    seconds = _time_left(settings, board)
+    training = replace(settings.training, width=width, seed=settings.seed, max_seconds=seconds)
     model = train_fully(winner, data, source.division, training, folder / MODEL, device, stop, on_epoch)
     if model is None:
         return None
@@ -286,8 +295,7 @@ def _pareto(folder: Path, data: UserData, settings: FitSettings, search: DataSea
     """Write the fronts that were asked for; the plots' names."""
     found, plots = {}, []
     for objective in settings.pareto:
-        width = settings.training.width
-        designs = points(board, objective, search.space, width, data.ways, data.input_shape)
+        designs = points(board, objective, search.space, settings.limits, data.ways, data.input_shape)
         svg = plot(designs, objective, board.winner.architecture)
         plots.append(f"pareto-{objective}.svg")
         write_durably(folder / plots[-1], svg.encode())

@@ -55,16 +55,17 @@ def fit(
         float, typer.Option(help="Fraction that the search never sees, unless the data has a test part of its own.")
     ] = 0.2,
     max_params: Annotated[
-        int | None, typer.Option(min=1, help="Designs of more parameters, at full width, are not trained.")
+        int | None, typer.Option(min=1, help="Parameters of the trained network, made as wide as that allows.")
     ] = None,
     max_flops: Annotated[
-        int | None, typer.Option(min=1, help="Likewise of more multiply-accumulates of one example.")
+        int | None,
+        typer.Option(min=1, help="Multiply-accumulates of one example; by default 8 million, if it can be."),
     ] = None,
     pareto: Annotated[
         list[str] | None, typer.Option(help="Plot accuracy against params, flops or latency; may be repeated.")
     ] = None,
     width: Annotated[
-        int | None, typer.Option(min=1, help="Times as wide as in the search that the winner is trained.")
+        int | None, typer.Option(min=1, help="Times as wide as in the search, in place of as wide as allowed.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of the final training.")] = None,
     option: Annotated[
@@ -84,7 +85,7 @@ def fit(
     from rlnas.options import learner_options
 
     usual = FinalTraining()
-    known = {n: v for n, v in asdict(replace(usual, threads=1)).items() if n not in ("seed", "max_seconds")}
+    known = {n: v for n, v in asdict(replace(usual, threads=1, width=1)).items() if n not in ("seed", "max_seconds")}
     chosen = learner_options(option or [], known, "setting of the final training")
     chosen |= {name: value for name, value in (("width", width), ("epochs", epochs)) if value is not None}
     settings = FitSettings(

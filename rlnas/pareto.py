@@ -13,7 +13,7 @@ from rlnas.device import one_thread
 from rlnas.graph import Shape
 from rlnas.leaderboard import Entry, Leaderboard
 from rlnas.network import Network
-from rlnas.wide_network import widened
+from rlnas.wide_network import Limits, widened
 
 OBJECTIVES = {
     "params": "parameters",
@@ -41,21 +41,24 @@ class Point:
     cost: float
 
 
-def points(leaderboard: Leaderboard, objective: str, space: Any, width: int, ways: int, shape: Shape) -> list[Point]:
+def points(
+    leaderboard: Leaderboard, objective: str, space: Any, limits: Limits, ways: int, shape: Shape
+) -> list[Point]:
     """Every network of the first rung, where all were compared at equal cost.
 
     Args:
         leaderboard: of the search.
         objective: one of :data:`OBJECTIVES`.
         space: that was searched.
-        width: times as wide as a winner is trained.
+        limits: that say how wide a winner is trained.
         ways: number of classes.
         shape: of an example as networks see it, (C, H, W).
     """
 
     def cost(entry: Entry) -> float:
         if objective == "latency":
-            return latency(widened(space.decode(entry.choices), width), ways, shape)
+            found = space.decode(entry.choices)
+            return latency(widened(found, limits.width_of(found, ways, shape)), ways, shape)
         return float(entry.parameters if objective == "params" else entry.flops)
 
     return [Point(entry.architecture, entry.accuracy, cost(entry)) for entry in leaderboard.on_rung(0)]

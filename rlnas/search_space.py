@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any, ClassVar
@@ -86,6 +86,14 @@ class SearchSpace(ABC):
     @abstractmethod
     def spec(self) -> dict[str, Any]:
         """A JSON object from which :func:`rlnas.specs.space_from_spec` makes an equal space."""
+
+    def widened(self, factor: int) -> SearchSpace:
+        """The space of the same decisions whose layers have ``factor`` times as many channels and units.
+
+        Raises:
+            ConfigurationError: if the space has no width.
+        """
+        raise ConfigurationError(f"architectures of {self.name} cannot be made wider")
 
     @property
     def num_choices(self) -> int:
@@ -316,6 +324,10 @@ class ChainSpace(SearchSpace):
         layers += ["identity"] * (self.max_layers - len(layers))
         return self.decode([names.index(layer) for layer in layers])
 
+    def widened(self, factor: int) -> ChainSpace:
+        widths, dense = (tuple(width * factor for width in each) for each in (self.widths, self.dense_widths))
+        return replace(self, widths=widths, dense_widths=dense)
+
     def spec(self) -> dict[str, Any]:
         spec = {"kind": self.kind, **asdict(self)}
         if self.spatial:  # as descriptions were before there was a choice
@@ -390,6 +402,9 @@ class CellSpace(SearchSpace):
         nodes.append(Node(GlobalPool(), (len(nodes) - 1,)))
         nodes.append(Node(Classifier(ways), (len(nodes) - 1,)))
         return tuple(nodes)
+
+    def widened(self, factor: int) -> CellSpace:
+        return replace(self, width=self.width * factor)
 
     def spec(self) -> dict[str, Any]:
         return {"kind": self.kind, **asdict(self)}

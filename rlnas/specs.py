@@ -108,7 +108,8 @@ def _table(**options: Any) -> Evaluator:
 
 
 def _limited(evaluator: Mapping[str, Any], **limits: Any) -> Evaluator:
-    from rlnas.limited_evaluator import LimitedEvaluator, Limits
+    from rlnas.limited_evaluator import LimitedEvaluator
+    from rlnas.wide_network import Limits
 
     return LimitedEvaluator(evaluator_from_spec(evaluator), Limits(**limits))
 

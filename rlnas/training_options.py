@@ -17,13 +17,14 @@ class FinalTraining:
         ConfigurationError: if a value is not allowed.
     """
 
-    width: int = 4
-    """Times as many channels and units as the search's networks have."""
+    width: int | None = None
+    """Times as many channels and units as the search's networks have; None for as many as
+    :class:`rlnas.wide_network.Limits` allow by default."""
 
     epochs: int = 30
     """Passes over the training part."""
 
-    min_steps: int = 3000
+    min_steps: int = 2000
     """Small data sets are passed over more often, until so many steps are made."""
 
     batch: int = 128
@@ -61,13 +62,12 @@ class FinalTraining:
     """Of the weights, the order of the examples and the augmentation."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "epochs", "min_steps"):
-            at_least(name, getattr(self, name), 1)
+        for name in ("width", "epochs", "min_steps", "threads"):
+            if getattr(self, name) is not None:
+                at_least(name, getattr(self, name), 1)
         at_least("batch", self.batch, 4)  # halves of which still have a deviation for batch norm
         at_least("seed", self.seed, 0)
         one_of("augmentation", self.augmentation, AUGMENTATIONS)
-        if self.threads is not None:
-            at_least("threads", self.threads, 1)
         for name in ("warmup", "label_smoothing", "patience"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigurationError(f"{name} must lie in 0 .. 1, got {getattr(self, name)!r}")

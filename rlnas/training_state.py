@@ -31,7 +31,7 @@ from rlnas.preprocessing import Preprocessing, preprocessing_of
 from rlnas.scores import Scores, score_predictions
 from rlnas.training_options import Epoch, FinalTraining
 from rlnas.user_data import UserData
-from rlnas.wide_network import drawn_weights, require_trainable, widened
+from rlnas.wide_network import Limits, drawn_weights, require_trainable, widened
 
 RESERVE = 0.05
 """Fraction of ``max_seconds`` that is left for scoring and writing the model."""
@@ -65,9 +65,9 @@ class TrainingState:
         config: FinalTraining,
         device: torch.device,
     ) -> None:
-        self.found, self.architecture = architecture, widened(architecture, config.width)
         self.data, self.division, self.config, self.device = data, division, config, device
-        require_trainable(architecture, config.width, data.ways, data.input_shape, device)
+        width = require_trainable(architecture, Limits(config.width), data.ways, data.input_shape, device)
+        self.found, self.architecture = architecture, widened(architecture, width)
         self.preprocessing = preprocessing_of(data, division.train)
         self.mean, self.deviation = _channel_statistics(self.preprocessing, data, division.train)
         identity = {

@@ -22,7 +22,7 @@ from rlnas.errors import CheckpointError, ConfigurationError, DataError, RlnasEr
 from rlnas.evaluator import Evaluation, Proposal, Status
 from rlnas.final_training import FinalTraining
 from rlnas.leaderboard import Entry, Leaderboard
-from rlnas.limited_evaluator import LimitedEvaluator, Limits, full_cost
+from rlnas.limited_evaluator import LimitedEvaluator
 from rlnas.model import load_model
 from rlnas.pareto import Point, front, latency, points
 from rlnas.pretrained import space
@@ -32,6 +32,7 @@ from rlnas.store import EpisodeStore
 from rlnas.task import FewShotTask
 from rlnas.user_data import UserData, data_from_arrays, read_data
 from rlnas.user_source import UserSource
+from rlnas.wide_network import FULL_FLOPS, WIDEST, Limits, full_cost
 
 from .fake_evaluator import FakeEvaluator
 
@@ -286,6 +287,30 @@ def test_designs_beyond_the_limits_are_not_trained(data: UserData, tmp_path: Pat
     assert {e.parameters for e in within if e.architecture == done.found.text} == {done.result["parameters"]}
 
 
+def test_a_network_is_as_wide_as_its_limits_allow() -> None:
+    for text, image in (("conv5x5-8 > conv5x5-8", (1, 28, 28)), ("max-pool > dense-64", (3, 32, 32))):
+        found = replace(space((8,)), input_size=image[1]).parse(text)
+        for limits in (Limits(), Limits(max_params=9_000), Limits(max_flops=2_000_000), Limits(None, 30_000, 10**7)):
+            width = limits.width_of(found, 10, image)
+            assert full_cost(found, width, 10, image) == limits.cost_of(found, 10, image)
+            within = [
+                flops <= (limits.max_flops or FULL_FLOPS) and parameters <= (limits.max_params or 10**9)
+                for parameters, flops in (full_cost(found, w, 10, image) for w in range(1, WIDEST + 1))
+            ]
+            assert width == max([w for w, fits in enumerate(within, 1) if fits], default=1)
+        assert Limits(3, max_params=1).width_of(found, 10, image) == 3
+
+
+def test_a_limit_makes_the_network_narrower_before_it_refuses_designs(data: UserData, tmp_path: Path) -> None:
+    free = replace(QUICK, width=None)
+    for limit in (5_000, 500_000):
+        done = run(tmp_path / str(limit), data, training=free, max_params=limit, designs=4)
+        assert done.result["parameters"] <= limit
+        assert {e.status for e in done.leaderboard.entries if e.parameters <= limit} == {"ok"}
+    assert {e.status for e in done.leaderboard.entries} == {"ok"}
+    assert done.model.facts["training"]["config"]["width"] > 1
+
+
 def test_a_limit_that_nothing_keeps_is_told_of(data: UserData, tmp_path: Path) -> None:
     begin_fit(tmp_path, data, replace(SETTING, max_flops=10))
     with pytest.raises(RlnasError, match=r"none of 5 designs could be trained; the first one: would have .* FLOPs"):
@@ -298,7 +323,7 @@ def test_a_limited_evaluator_is_rebuilt_from_its_description(data: UserData) -> 
     assert rebuilt.spec() == evaluator.spec()
     task = UserSource(data, [20]).task("20", 0)
     proposals = [Proposal(space().parse(text), task) for text in ("dense-128", "avg-pool > avg-pool", "identity")]
-    assert [full_cost(p, 2)[0] > 3000 for p in proposals] == [True, False, False]
+    assert [full_cost(p.architecture, 2, 3, task.image_shape)[0] > 3000 for p in proposals] == [True, False, False]
     for each in (evaluator, rebuilt):
         assert [e.status for e in each.evaluate(proposals)] == [Status.INVALID, Status.OK, Status.OK]
 
@@ -325,7 +350,7 @@ def test_fronts_compare_all_designs_on_the_first_rung(found: Fit, data: UserData
     plot = (found.folder / "pareto-params.svg").read_text()
     assert plot.startswith("<svg")
     assert "parameters" in plot
-    costs = points(found.leaderboard, "flops", found.found.space, 2, 3, data.input_shape)
+    costs = points(found.leaderboard, "flops", found.found.space, Limits(2), 3, data.input_shape)
     assert [point.cost for point in costs] == [e.flops for e in found.leaderboard.on_rung(0)]
 
 
