@@ -60,7 +60,7 @@ class Data:
 
 
 SETS = {
-    "mnist": Data("MNIST", "mnist/mnist.npz", ("--validation", "0.1", "--epochs", "12")),
+    "mnist": Data("MNIST", "mnist/mnist.npz", ("--validation", "0.05", "--epochs", "15", "--set", "refit=false")),
     "cifar10": Data("CIFAR-10, 5,000", "cifar10/cifar10_6k.npz", ("--set", "augmentation=natural")),
     "signs": Data("sign digits", "sign_digits/sign_digits32.npz"),
     "spoken": Data("spoken digits", "spoken_digits/fsdd_logmel32.npz"),

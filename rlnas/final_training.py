@@ -41,9 +41,9 @@ def train_fully(
     """Train an architecture, or go on training it, and write the model to ``folder``.
 
     It is trained on the training part and keeps the weights that are best on the validation part. With ``refit``, new
-    weights are then trained on both parts along the same schedule, up to the same place. The test part is scored once,
-    in the end. An interrupted training goes on from its last checkpoint, which is at most an epoch, or 10 seconds, old;
-    without ``max_seconds`` it comes to the same weights (on the CPU, with as many threads).
+    weights are then trained on both parts for as many passes, along a whole schedule of their own. The test part is
+    scored once, in the end. An interrupted training goes on from its last checkpoint, which is at most an epoch, or 10
+    seconds, old; without ``max_seconds`` it comes to the same weights (on the CPU, with as many threads).
 
     Args:
         architecture: of a :class:`ChainSpace` or :class:`CellSpace`, as the search found it; it is trained at

@@ -45,7 +45,7 @@ class FinalTraining:
     augmentation: str = "shift"
     """One of :data:`rlnas.augmentation.AUGMENTATIONS`; features are never augmented."""
 
-    patience: float = 0.3
+    patience: float = 0.5
     """Training stops once this fraction of its epochs has passed without a better one, by accuracy on the validation
     part and, of equal ones, by loss; 1 for never."""
 

@@ -116,7 +116,7 @@ class TrainingState:
         epoch = Epoch(
             stage=self.stage,
             position=position,
-            progress=min(self._until, self._progress(position)),
+            progress=min(1.0, self._progress(position)),
             loss=total / done,
             validation_loss=loss,
             validation_accuracy=accuracy,
@@ -182,15 +182,14 @@ class TrainingState:
         budget = math.inf if config.max_seconds is None else config.max_seconds * (1 - RESERVE)
         seconds = [epoch.seconds for epoch in self.history if epoch.stage == stage]
         if stage == "train":
-            self._rows, self._until = division.train, 1.0
+            self._rows = division.train
             self._horizon: float = config.epochs_for(len(division.train))
             both = 2 * len(division.train) + len(division.validation)
             self._seconds = budget * len(division.train) / both if config.refit else budget
         else:
             best = self._best_epoch()
-            self._rows, self._until = np.concatenate([division.train, division.validation]), best.progress
-            self._horizon = best.position / best.progress
-            self._seconds = (budget - sum(e.seconds for e in self.history if e.stage == "train")) / best.progress
+            self._rows, self._horizon = np.concatenate([division.train, division.validation]), best.position
+            self._seconds = budget - sum(e.seconds for e in self.history if e.stage == "train")
         self.network = self._network_of(drawn_weights(self.architecture, data.ways, data.input_shape, config.seed))
         kernels = [p for p in self.network.parameters() if p.ndim > 1]
         others = [p for p in self.network.parameters() if p.ndim == 1]
@@ -222,7 +221,7 @@ class TrainingState:
         return max(position / self._horizon, self._elapsed() / self._seconds if self._seconds > 0 else 1.0)
 
     def _is_over(self, progress: float) -> bool:
-        return progress >= self._until - ROUNDING
+        return progress >= 1 - ROUNDING
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._started
