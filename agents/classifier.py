@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d,
 
 from rlnas.errors import ConfigurationError, DataError
 from rlnas.final_training import FinalTraining
-from rlnas.user_data import UserData, data_from_arrays, read_data
+from rlnas.user_data import UserData, checked_images, data_from_arrays, read_data
 
 from .fitting import FitSettings, begin_fit, fit
 
@@ -28,7 +28,8 @@ class ArchitectureSearchClassifier(ClassifierMixin, BaseEstimator):  # type: ign
     """Finds a network for the data it is given, and trains it: ``rlnas fit`` in scikit-learn's manner.
 
     Whoever calls :meth:`fit` keeps a test part of their own, as is scikit-learn's way: all that is given is searched
-    and trained on, a part of it to validate.
+    and trained on, a part of it to validate. Only where a path is given, and the data there has an official test part,
+    is that kept out; ``model_.test`` has its scores.
 
     Args:
         agent: who designs; see :func:`rlnas.agents.registry.resolve_agent`.
@@ -124,7 +125,7 @@ class ArchitectureSearchClassifier(ClassifierMixin, BaseEstimator):  # type: ign
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """The probability of every class, of shape (n, ways), for examples as :meth:`fit` takes them."""
+        """The probability of every class, of shape (n, ways), for an array of examples as :meth:`fit` takes them."""
         check_is_fitted(self)
         return np.asarray(self.model_.predict_proba(self._examples(X)), dtype=np.float64)
 
@@ -146,7 +147,7 @@ class ArchitectureSearchClassifier(ClassifierMixin, BaseEstimator):  # type: ign
             self.n_features_in_ = int(np.prod(data.x.shape[1:]))
             return data
         if y is None and not isinstance(X, np.ndarray) and hasattr(X, "__getitem__") and hasattr(X, "__len__"):
-            X, y = _items(X)
+            X, y = _items(X, self.image_size)
         X, y = self._checked(X, y)
         check_classification_targets(y)
         self.classes_, numbers = np.unique(y, return_inverse=True)
@@ -158,6 +159,8 @@ class ArchitectureSearchClassifier(ClassifierMixin, BaseEstimator):  # type: ign
         """Examples and labels, checked in scikit-learn's manner."""
         if y is None:
             raise ConfigurationError("this classifier requires y to be passed, but the target y is None")
+        if isinstance(X, str | Path):
+            raise ConfigurationError(f"y must be None where X is a path, which holds the labels; X is {str(X)!r}")
         if _dimensions(X) <= 2:
             X, y = validate_data(self, X, y)
             return self._shaped(X), y
@@ -176,7 +179,7 @@ class ArchitectureSearchClassifier(ClassifierMixin, BaseEstimator):  # type: ign
         """Rows as images, if that is what they are."""
         if self.image_shape is None:
             return X
-        shape = tuple(self.image_shape)
+        shape = tuple(np.atleast_1d(self.image_shape).tolist())
         if len(shape) not in (2, 3) or np.prod(shape) != X.shape[1]:
             raise ConfigurationError(f"image_shape must be (H, W) or (H, W, C) of {X.shape[1]} numbers, got {shape}")
         return X.reshape(len(X), *shape)
@@ -187,22 +190,32 @@ def _dimensions(X: Any) -> int:
     return int(X.ndim) if hasattr(X, "ndim") else np.asarray(X).ndim
 
 
-def _items(dataset: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The examples and labels of a dataset of torch.
+def _items(dataset: Any, image_size: int | None) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The examples and labels of a dataset of torch; each image is shrunk as it is read.
 
     Raises:
-        DataError: if its items are not pairs of arrays of one shape and labels.
+        DataError: if its items are not pairs of arrays of one shape and labels, naming the first that is not.
     """
-    try:
-        pairs = [dataset[index] for index in range(len(dataset))]
-        examples, labels = zip(*((_example(x), int(label)) for x, label in pairs), strict=True)
-        return np.stack(examples), np.array(labels)
-    except (TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"items of X must be (image or features, label), all of one shape: {reason}") from None
+    examples, labels = [], []
+    for index in range(len(dataset)):
+        try:
+            x, label = dataset[index]
+            if int(label) != label:
+                raise ValueError(f"the label is {label}")
+            labels.append(int(label))
+            examples.append(_example(x, image_size))
+            if examples[-1].shape != examples[0].shape:
+                raise ValueError(f"its shape is {examples[-1].shape}, the first one's {examples[0].shape}")
+        except (TypeError, ValueError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"items of X must be (image or features, label), item {index} is not: {reason}") from None
+    return np.stack(examples) if examples else np.empty((0, 1)), np.array(labels)
 
 
-def _example(x: Any) -> NDArray[Any]:
+def _example(x: Any, image_size: int | None) -> NDArray[Any]:
     """One example as an array; a tensor's channels, which come first, last."""
     array = np.asarray(x)
-    return np.moveaxis(array, 0, -1) if array.ndim == 3 and hasattr(x, "detach") else array
+    if array.ndim < 2:
+        return array
+    array = np.moveaxis(array, 0, -1) if array.ndim == 3 and hasattr(x, "detach") else array
+    return np.asarray(checked_images("X", array[None], image_size)[0])

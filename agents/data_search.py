@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import gymnasium as gym
+import numpy as np
+import torch
 from stable_baselines3.common.utils import set_random_seed
 
 from rlnas import pretrained
@@ -102,9 +105,13 @@ class DataSearch:
         """
         if (done := self.finished()) is not None:
             return done
-        set_random_seed(seed_of_run(self.plan.seed, self.plan.agent))  # users' own agents
         self._clock = _Clock(self.plan.max_seconds)
-        with closing(EvaluationCache(self.folder / EVALUATIONS)) as cache, claim(self.folder / EPISODES), one_thread():
+        with (
+            closing(EvaluationCache(self.folder / EVALUATIONS)) as cache,
+            claim(self.folder / EPISODES),
+            one_thread(),
+            global_seed(seed_of_run(self.plan.seed, self.plan.agent)),  # users' own agents
+        ):
             evaluator = self.evaluator(cache)
             board = Leaderboard()
             try:
@@ -245,6 +252,19 @@ class DataSearch:
     def _split(self, rung: Rung) -> str:
         """The name of the task that has a rung's number of examples."""
         return "all" if rung.examples >= len(self.source.division.train) else str(rung.examples)
+
+
+@contextmanager
+def global_seed(seed: int) -> Iterator[None]:
+    """Seeds the generators of Python, numpy and torch, and leaves them to their owner as they were."""
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - whatever users draw from
+    try:
+        with torch.random.fork_rng():
+            set_random_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)  # noqa: NPY002
 
 
 class _Stopped(Exception):

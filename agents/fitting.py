@@ -14,7 +14,7 @@ from rlnas.architecture import Architecture
 from rlnas.checkpoint import one_line, write_durably
 from rlnas.device import choose_device
 from rlnas.drawing import draw_svg
-from rlnas.errors import ConfigurationError, RlnasError, at_least, one_of
+from rlnas.errors import ConfigurationError, RlnasError, at_least, in_range, one_of, positive
 from rlnas.final_training import FinalTraining, OnEpoch, train_fully
 from rlnas.graph import count_flops, count_parameters
 from rlnas.leaderboard import Leaderboard
@@ -84,15 +84,21 @@ class FitSettings:
     """How the winner is trained; its ``seed`` and ``max_seconds`` are those above."""
 
     def __post_init__(self) -> None:
-        at_least("designs", self.designs, 1)
-        at_least("rungs", self.rungs, 1)
-        at_least("seed", self.seed, 0)
-        if self.fidelity is not None:
-            Rung.parse(self.fidelity)
-        if self.max_seconds is not None and not self.max_seconds > 0:
-            raise ConfigurationError(f"max_seconds must be a positive number, got {self.max_seconds!r}")
-        object.__setattr__(self, "pareto", tuple(one_of("objective", name, OBJECTIVES) for name in self.pareto))
-        self.limits  # noqa: B018 - or they are not allowed
+        limits = self.limits
+        kept = {  # numbers of numpy become Python's
+            "designs": at_least("designs", self.designs, 1),
+            "rungs": at_least("rungs", self.rungs, 1),
+            "seed": at_least("seed", self.seed, 0),
+            "fidelity": None if self.fidelity is None else str(Rung.parse(self.fidelity)),
+            "validation": in_range("validation", self.validation, 0, 1),
+            "test": in_range("test", self.test, 0, 1),
+            "max_seconds": None if self.max_seconds is None else positive("max_seconds", self.max_seconds),
+            "max_params": limits.max_params,
+            "max_flops": limits.max_flops,
+            "pareto": tuple(one_of("objective", name, OBJECTIVES) for name in self.pareto),
+        }
+        for name, value in kept.items():
+            object.__setattr__(self, name, value)
 
     @property
     def limits(self) -> Limits:
@@ -273,7 +279,7 @@ def _write(
     about = {
         "date": date[:10],
         "data": {"name": data.name, "digest": data.digest, "test_part": official if sizes["test"] else "none", **sizes},
-        "protocol": _protocol(settings, search.plan, board),
+        "protocol": _protocol(settings, search.plan, board, model),
         "plots": plots,
         "files": files,
     }
@@ -309,7 +315,7 @@ def _pareto(folder: Path, data: UserData, settings: FitSettings, search: DataSea
     return plots
 
 
-def _protocol(settings: FitSettings, plan: SearchPlan, board: Leaderboard) -> dict[str, Any]:
+def _protocol(settings: FitSettings, plan: SearchPlan, board: Leaderboard, model: Model) -> dict[str, Any]:
     """What was asked for and done, for people."""
     evaluated = [sum(entry.rung == number for entry in board.entries) for number in range(len(plan.rungs))]
     rungs = [f"{count} designs at {rung}" for count, rung in zip(evaluated, plan.rungs, strict=True) if count]
@@ -319,7 +325,7 @@ def _protocol(settings: FitSettings, plan: SearchPlan, board: Leaderboard) -> di
         if value is not None
     ]
     training = {name: value for name, value in asdict(settings.training).items() if value is not None}
-    for name in ("seed", "max_seconds"):
+    for name in ("seed", "max_seconds", "width"):
         training.pop(name, None)
     return {
         "agent": settings.agent,
@@ -327,6 +333,7 @@ def _protocol(settings: FitSettings, plan: SearchPlan, board: Leaderboard) -> di
         "limits at full width": " and ".join(limits) or "none",
         "time limit": "none" if settings.max_seconds is None else f"{settings.max_seconds:g} s",
         "seed": settings.seed,
+        "width": f"{model.facts['training']['config']['width']} times that of the search",
         "final training": ", ".join(f"{name} {value}" for name, value in training.items()),
         "rlnas": rlnas.__version__,
     }

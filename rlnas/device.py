@@ -58,6 +58,14 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of a device does not do."""
+    import torch
+
+    # torch reports a lack of CPU memory as a plain RuntimeError
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def arithmetic(device: torch.device) -> dict[str, str]:
     """What the last digits of a result depend on beside the program: libraries, the processor, and how they round."""
     import torch

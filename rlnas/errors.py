@@ -7,9 +7,10 @@ allowed. The command line prints that message as one line and exits with status 
 from __future__ import annotations
 
 import difflib
+import math
 import operator
 from collections.abc import Iterable
-from typing import SupportsIndex
+from typing import SupportsFloat, SupportsIndex
 
 
 class RlnasError(Exception):
@@ -80,3 +81,36 @@ def at_least(field: str, value: object, minimum: int) -> int:
     if whole is None or whole < minimum:
         raise ConfigurationError(f"{field} must be an integer >= {minimum}, got {value!r}")
     return whole
+
+
+def in_range(field: str, value: object, low: float, high: float = math.inf) -> float:
+    """Return ``value`` as a float if it is a finite number no smaller than ``low`` and no larger than ``high``.
+
+    Raises:
+        ConfigurationError: otherwise.
+    """
+    number = _number(value)
+    if number is None or not low <= number <= high:
+        allowed = f"a number >= {low:g}" if high == math.inf else f"a number in {low:g} .. {high:g}"
+        raise ConfigurationError(f"{field} must be {allowed}, got {value!r}")
+    return number
+
+
+def positive(field: str, value: object) -> float:
+    """Return ``value`` as a float if it is a finite number above 0.
+
+    Raises:
+        ConfigurationError: otherwise.
+    """
+    number = _number(value)
+    if number is None or number <= 0:
+        raise ConfigurationError(f"{field} must be a positive number, got {value!r}")
+    return number
+
+
+def _number(value: object) -> float | None:
+    """A finite number as a float, None for anything else."""
+    if isinstance(value, bool | str | bytes) or not isinstance(value, SupportsFloat):
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None

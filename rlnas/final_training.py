@@ -11,7 +11,8 @@ from typing import TypeAlias
 from rlnas.architecture import Architecture
 from rlnas.checkpoint import MANIFEST
 from rlnas.data_division import Division
-from rlnas.device import available_threads, choose_device, torch_threads
+from rlnas.device import available_threads, choose_device, is_out_of_memory, torch_threads
+from rlnas.errors import RlnasError
 from rlnas.model import Model, load_model
 from rlnas.training_options import Epoch, FinalTraining
 from rlnas.training_state import TrainingState, require_same
@@ -52,7 +53,7 @@ def train_fully(
         division: of the data.
         config: how.
         folder: for the checkpoints and then the model.
-        device: ``cpu``, ``cuda`` or ``auto``. CUDA computes in bfloat16 where that is safe.
+        device: ``cpu``, ``cuda`` or ``auto``.
         stop: asked before every step.
         on_epoch: is told of every epoch.
 
@@ -63,7 +64,8 @@ def train_fully(
     Raises:
         ConfigurationError: if the network does not fit the data or has nothing to train, or there is no such device.
         CheckpointError: if the folder holds another training or model, or a damaged one.
-        RlnasError: if the loss is not finite even in the first epoch.
+        RlnasError: if the loss is not finite even in the first epoch, or the memory does not do. A later epoch that
+            diverges ends its stage, and the best weights before it stay.
     """
     folder = Path(folder)
     training = TrainingState(architecture, data, division, config, choose_device(device))
@@ -76,7 +78,15 @@ def train_fully(
     with torch_threads(config.threads or available_threads()):
         saved = time.monotonic()
         while not training.finished:
-            epoch = training.run_epoch(stop)
+            try:
+                epoch = training.run_epoch(stop)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise RlnasError(
+                    f"training {training.architecture.text} takes more memory than there is, in batches of "
+                    f"{config.batch}; choose a smaller batch or width"
+                ) from None
             if epoch is None:
                 return None
             if training.finished or time.monotonic() - saved >= SECONDS_BETWEEN_SAVES:

@@ -183,7 +183,9 @@ def _finish(out: Path, data: UserData, settings: FitSettings, device: str, as_js
 
         def on_epoch(epoch: Epoch) -> None:
             shown = bar(epoch.stage, 100, "epochs")  # a stage may end before its schedule does
-            shown.advance(round(100 * epoch.progress) - shown.done, 1, {"loss": epoch.loss})
+            shown.advance(
+                round(100 * epoch.progress) - shown.done, 1, {} if epoch.loss is None else {"loss": epoch.loss}
+            )
 
         found = run_fit(out, data, device, stop, on_evaluation, on_epoch)
     if found is None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from rlnas.architecture import Architecture
 from rlnas.checkpoint import load_checkpoint, one_line, save_checkpoint
 from rlnas.device import choose_device
-from rlnas.errors import CheckpointError, RlnasError
+from rlnas.errors import CheckpointError, DataError, RlnasError
 from rlnas.network import Network
 from rlnas.preprocessing import Preprocessing
 from rlnas.scores import Scores
@@ -58,12 +58,17 @@ class Model:
             x: raw images of shape (N, H, W) or (N, H, W, C), or features of shape (N, F): what the preprocessing takes.
 
         Raises:
-            DataError: if it does not take ``x``.
+            DataError: if it does not take ``x``, or the network's answer to it is not finite.
         """
         x = np.asarray(x)
-        parts = [self.preprocessing(x[i : i + PREDICTED_AT_ONCE]) for i in range(0, len(x), PREDICTED_AT_ONCE)]
-        probabilities = [self._probabilities(torch.from_numpy(part)) for part in parts]
-        return np.concatenate(probabilities) if probabilities else np.zeros((0, len(self.classes)), dtype=np.float32)
+        found = np.zeros((len(x), len(self.classes)), dtype=np.float32)
+        for start in range(0, len(x), PREDICTED_AT_ONCE):
+            rows = slice(start, start + PREDICTED_AT_ONCE)
+            found[rows] = self._probabilities(torch.from_numpy(self.preprocessing(x[rows])))
+        if not np.isfinite(found).all():
+            row = int(np.argwhere(~np.isfinite(found))[0][0])
+            raise DataError(f"example {row} is too far from those trained on: the network's answer is not finite")
+        return found
 
     def predict(self, x: ArrayLike) -> NDArray[np.int64]:
         """The most probable class, as an index into :attr:`classes`, of shape (N,); see :meth:`predict_proba`."""

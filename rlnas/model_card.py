@@ -99,6 +99,11 @@ def _scores(model: Model) -> list[str]:
         ("part", "examples", "accuracy", "95% interval", "balanced accuracy", "cross-entropy", "calibration error"),
         [(name, *_row(scores)) for name, scores in parts],
     )
+    if model.facts.get("refitted"):
+        lines += [
+            "The validation part was scored before it was trained on, too: the model's own weights have seen it.",
+            "",
+        ]
     if model.test is None:
         lines += ["There is no test part: the validation part chose the network and flatters it.", ""]
     _, shown = parts[0] if parts else ("", None)

@@ -6,6 +6,7 @@ from pprint import pformat
 
 from rlnas.graph import INPUT, Add, AvgPool, Classifier, Conv, Dense, GlobalPool, MaxPool, Node, Operation, input_shapes
 from rlnas.model import Model
+from rlnas.preprocessing import LIGHTEST
 
 WEIGHTS = "model.npz"
 
@@ -56,7 +57,8 @@ def load():
 @torch.no_grad()
 def predict_proba(network, examples):
     """The probability of every class, of shape (N, {ways})."""
-    return network(prepare(examples)).softmax(1).numpy()
+    some = [examples[start : start + 256] for start in range(0, max(1, len(examples)), 256)]
+    return torch.cat([network(prepare(part)).softmax(1) for part in some]).numpy()
 
 
 if __name__ == "__main__":
@@ -65,14 +67,24 @@ if __name__ == "__main__":
 '''
 
 _PREPARE_IMAGES = '''def prepare(images):
-    """Bytes or floats of shape (N, H, W) or (N, H, W, C), H x W = {height} x {width}, as the network sees them."""
+    """{numbers} of shape (N, H, W) or (N, H, W, C), H x W = {height} x {width}, as the network sees them."""
     images = np.asarray(images)
     if images.ndim == 3:
         images = images[..., None]
 {grey}    if images.shape[1:] != ({height}, {width}, {channels}):
         raise ValueError(f"images must be {height} x {width} with {channels} channel(s), got {{images.shape[1:]}}")
-    white = 255.0 if images.dtype.kind in "iu" else {white!r}  # integers are bytes
+{scaled}
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32)) / white'''
+
+_SCALED_BYTES = """\
+    if images.dtype.kind == "f" and images.size and images.max() > {lightest}:
+        raise ValueError("images must be bytes, or floats in 0 .. 1")
+    white = {{"f": 1.0, "b": 1.0}}.get(images.dtype.kind, 255.0)"""
+
+_SCALED_FLOATS = """\
+    if images.dtype.kind != "f":
+        raise ValueError("images must be floats up to {white:g}, as those trained on")
+    white = {white!r}"""
 
 _GREY = """    if images.shape[3] == 1:
         images = images.repeat(3, axis=3)
@@ -80,7 +92,8 @@ _GREY = """    if images.shape[3] == 1:
 
 _PREPARE_FEATURES = '''def prepare(features):
     """Features of shape (N, {channels}) as the network sees them."""
-    return torch.from_numpy(np.asarray(features, dtype=np.float64))[:, :, None, None]'''
+    features = np.asarray(features, dtype=np.float32)  # as they were trained on
+    return torch.from_numpy(features.astype(np.float64))[:, :, None, None]'''
 
 
 def model_source(model: Model) -> str:
@@ -104,8 +117,14 @@ def model_source(model: Model) -> str:
         last = index == len(graph) - 1
         forward.append(f"return {value}" if last else f"{_variable(index, chain)} = {value}")
     if images:
+        numbers, scaled = ("Bytes", _SCALED_BYTES) if model.preprocessing.bytes else ("Floats", _SCALED_FLOATS)
         prepare = _PREPARE_IMAGES.format(
-            height=height, width=width, channels=channels, white=model.preprocessing.white, grey=_GREY * (channels == 3)
+            height=height,
+            width=width,
+            channels=channels,
+            grey=_GREY * (channels == 3),
+            numbers=numbers,
+            scaled=scaled.format(white=model.preprocessing.white, lightest=LIGHTEST),
         )
     else:
         prepare = _PREPARE_FEATURES.format(channels=channels)

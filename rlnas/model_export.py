@@ -51,7 +51,7 @@ def write_model_py(model: Model, folder: str | Path) -> None:
     weights = {new: state[old].cpu().numpy() for old, new in parameter_names(model).items()}
     content = io.BytesIO()
     arrays: dict[str, Any] = {"mean": mean, "deviation": deviation, **weights}
-    np.savez(content, allow_pickle=False, **arrays)
+    np.savez(content, **arrays)
     write_durably(folder / WEIGHTS, content.getvalue())
     write_durably(folder / "model.py", model_source(model).encode())
 

@@ -15,6 +15,8 @@ from rlnas.images import checked_pixels, covering, with_channels
 from rlnas.user_data import UserData
 
 KINDS = ("images", "features")
+LIGHTEST = 1.001
+"""What rounding may make of a pixel that should be 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,14 +29,16 @@ class Preprocessing:
     Args:
         kind: ``images`` or ``features``.
         input_shape: (channels, height, width) that the network sees; (F, 1, 1) for F features.
-        white: the value of a float pixel that is shown as 1.0: the largest of the training data, but at least 1. That
-            of a byte is always 255.
+        bytes: whether the images trained on were integers in 0 .. 255. If not, they were floats.
+        white: the value of a pixel that is shown as 1.0: 255 of bytes, of floats the largest of the training data, but
+            at least 1.
         mean: of each feature, float64 of shape (F,); empty for images.
         deviation: likewise.
     """
 
     kind: str
     input_shape: tuple[int, int, int]
+    bytes: bool
     white: float
     mean: NDArray[np.float64]
     deviation: NDArray[np.float64]
@@ -43,10 +47,12 @@ class Preprocessing:
         """Networks' input, of shape (N, C, H, W): images in [0, 1], features standardised.
 
         Args:
-            x: images of shape (N, H, W) or (N, H, W, C), bytes or floats; or features of shape (N, F).
+            x: images of shape (N, H, W) or (N, H, W, C), of the kind of number that was trained on, because 1 means
+                another thing among bytes than among floats; in place of bytes also floats in 0 .. 1. Or features of
+                shape (N, F).
 
         Raises:
-            DataError: if ``x`` has another shape, is not numeric or not finite, or an image has colours where the
+            DataError: if ``x`` has another shape or other numbers, is not finite, or an image has colours where the
                 network sees grey.
         """
         return self._features(np.asarray(x)) if self.kind == "features" else self._images(np.asarray(x))
@@ -56,6 +62,7 @@ class Preprocessing:
         return {
             "kind": self.kind,
             "input_shape": list(self.input_shape),
+            "bytes": self.bytes,
             "white": self.white,
             "mean": self.mean.tolist(),
             "deviation": self.deviation.tolist(),
@@ -71,9 +78,8 @@ class Preprocessing:
         try:
             channels, height, width = (at_least("input_shape", side, 1) for side in data["input_shape"])
             mean, deviation = (np.array(data[field], dtype=np.float64) for field in ("mean", "deviation"))
-            made = cls(
-                one_of("kind", data["kind"], KINDS), (channels, height, width), float(data["white"]), mean, deviation
-            )
+            kind, shape = one_of("kind", data["kind"], KINDS), (channels, height, width)
+            made = cls(kind, shape, data["bytes"] is True, float(data["white"]), mean, deviation)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"not a description of preprocessing: {error!r}") from None
         count = channels if made.kind == "features" else 0
@@ -90,17 +96,22 @@ class Preprocessing:
             raise DataError(f"features must have shape (N, {count}), got {features.shape}")
         shift = features.astype(np.float64) - self.mean
         standard = np.divide(shift, self.deviation, out=np.zeros_like(shift), where=self.deviation > 0)
-        return standard.astype(np.float32)[:, :, None, None]
+        with np.errstate(over="ignore"):  # the network's answer will not be finite
+            return standard.astype(np.float32)[:, :, None, None]
 
     def _images(self, x: NDArray[Any]) -> NDArray[np.float32]:
         channels, *size = self.input_shape
         pixels = with_channels("images", checked_pixels("images", x))
+        if self.bytes and pixels.dtype != np.uint8 and pixels.max() > LIGHTEST:
+            raise DataError(f"images must be bytes, as those trained on, or floats in 0 .. 1; found {pixels.max()}")
+        if not self.bytes and pixels.dtype == np.uint8:
+            raise DataError(f"images must be floats, as those trained on (up to {self.white:g}), got {x.dtype}")
         if pixels.shape[3] > channels:
             raise DataError(f"images must be grey, as those that were trained on; got shape {pixels.shape}")
         height, width = size
         if pixels.shape[1:3] != (height, width):
             pixels = np.stack([covering(image, (height, width)) for image in pixels])
-        white = np.float32(255 if pixels.dtype == np.uint8 else self.white)
+        white = np.float32(1 if self.bytes and pixels.dtype != np.uint8 else self.white)
         shown = pixels.transpose(0, 3, 1, 2).astype(np.float32) / white
         return np.array(np.broadcast_to(shown, (len(shown), channels, height, width)), order="C")
 
@@ -116,9 +127,10 @@ def preprocessing_of(data: UserData, train: NDArray[np.int64]) -> Preprocessing:
         rows = data.x[train].astype(np.float64)
         # A column that is constant in float32 has a deviation of rounding errors in float64.
         deviation = np.where(np.ptp(rows, axis=0) > 0, rows.std(axis=0), 0.0)
-        return Preprocessing("features", data.input_shape, 1.0, rows.mean(axis=0), deviation)
-    white = 1.0 if data.x.dtype == np.uint8 else max(1.0, float(data.x[train].max()))
-    return Preprocessing("images", data.input_shape, white, np.empty(0), np.empty(0))
+        return Preprocessing("features", data.input_shape, False, 1.0, rows.mean(axis=0), deviation)
+    is_bytes = data.x.dtype == np.uint8
+    white = 255.0 if is_bytes else max(1.0, float(data.x[train].max()))
+    return Preprocessing("images", data.input_shape, is_bytes, white, np.empty(0), np.empty(0))
 
 
 def as_input(data: UserData, rows: NDArray[np.int64], train: NDArray[np.int64] | None = None) -> NDArray[np.float32]:

@@ -97,12 +97,14 @@ def score_predictions(probabilities: NDArray[Any], y: NDArray[np.int64]) -> Scor
         y: the true classes in 0 .. ways - 1, of shape (N,).
 
     Raises:
-        DataError: if the shapes disagree, there is no example, or a class is out of range.
+        DataError: if the shapes disagree, there is no example, a class is out of range, or a probability is not finite.
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
     if probabilities.ndim != 2 or y.shape != probabilities.shape[:1] or not len(y):
         raise DataError(f"needs probabilities (N, ways) of N >= 1 labels, got {probabilities.shape} and {y.shape}")
     examples, ways = probabilities.shape
+    if not np.isfinite(probabilities).all():
+        raise DataError("probabilities must be finite")
     if y.min() < 0 or y.max() >= ways:
         raise DataError(f"labels must lie in 0 .. {ways - 1}, found {y.min()} .. {y.max()}")
     named = probabilities.argmax(1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlnas.cached_evaluator import CachedEvaluator
-from rlnas.device import arithmetic, choose_device, one_thread
+from rlnas.device import arithmetic, choose_device, is_out_of_memory, one_thread
 from rlnas.errors import CheckpointError, ConfigurationError, RlnasError
 from rlnas.evaluator import Evaluation, Proposal, Status
 from rlnas.graph import count_flops, count_parameters
@@ -120,11 +120,7 @@ def judged(score: Score, seconds: float, parameters: int, flops: int) -> Evaluat
 
 def failed(error: Exception) -> Evaluation:
     """The evaluation of a network that could not be trained."""
-    import torch
-
     if isinstance(error, RlnasError):
         return Evaluation(0.0, status=Status.INVALID, message=str(error))
-    # torch reports a lack of CPU memory as a plain RuntimeError
-    memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-    status = Status.OUT_OF_MEMORY if memory else Status.CRASHED
+    status = Status.OUT_OF_MEMORY if is_out_of_memory(error) else Status.CRASHED
     return Evaluation(0.0, status=status, message=(str(error).splitlines() or [repr(error)])[0])

@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 
 from rlnas.augmentation import AUGMENTATIONS
-from rlnas.errors import ConfigurationError, at_least, one_of
+from rlnas.errors import at_least, in_range, one_of, positive
+
+PRECISIONS = ("auto", "bfloat16", "float32")
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,10 @@ class FinalTraining:
     max_seconds: float | None = None
     """Time for all of it; the learning rate then falls with the time, where that ends before the epochs."""
 
+    precision: str = "auto"
+    """``float32``, ``bfloat16``, or ``auto`` for bfloat16 where the processor or GPU multiplies in it by itself, which
+    is faster and rounds differently. Validation and the model are float32 either way."""
+
     threads: int | None = None
     """CPU threads; None for what OMP_NUM_THREADS says, else one a core. Their number moves results' last digits."""
 
@@ -62,21 +68,22 @@ class FinalTraining:
     """Of the weights, the order of the examples and the augmentation."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "epochs", "min_steps", "threads"):
-            if getattr(self, name) is not None:
-                at_least(name, getattr(self, name), 1)
-        at_least("batch", self.batch, 4)  # halves of which still have a deviation for batch norm
-        at_least("seed", self.seed, 0)
+        # At least 4 a batch: halves of it still have a deviation for batch norm. Numbers of numpy become Python's.
+        least = {"epochs": 1, "min_steps": 1, "batch": 4, "seed": 0, "width": 1, "threads": 1}
+        whole: dict[str, float | None] = {
+            name: at_least(name, getattr(self, name), minimum)
+            for name, minimum in least.items()
+            if getattr(self, name) is not None or name not in ("width", "threads")
+        }
         one_of("augmentation", self.augmentation, AUGMENTATIONS)
-        for name in ("warmup", "label_smoothing", "patience"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigurationError(f"{name} must lie in 0 .. 1, got {getattr(self, name)!r}")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ConfigurationError(f"weight_decay must be 0 or a positive number, got {self.weight_decay!r}")
-        for name in ("learning_rate", "max_seconds"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ConfigurationError(f"{name} must be a positive number, got {value!r}")
+        one_of("precision", self.precision, PRECISIONS)
+        shares = {name: in_range(name, getattr(self, name), 0, 1) for name in ("warmup", "label_smoothing", "patience")}
+        decay = in_range("weight_decay", self.weight_decay, 0)
+        rate = positive("learning_rate", self.learning_rate)
+        seconds = None if self.max_seconds is None else positive("max_seconds", self.max_seconds)
+        kept = {**whole, **shares, "weight_decay": decay, "learning_rate": rate, "max_seconds": seconds}
+        for name, value in kept.items():
+            object.__setattr__(self, name, value)
 
     def epochs_for(self, examples: int) -> int:
         """Passes over a training part of so many examples."""
@@ -91,7 +98,7 @@ class Epoch:
         stage: ``train``, or ``refit`` on the training and validation parts together.
         position: passes done, this one included.
         progress: how much of the stage's schedule is over, in (0, 1].
-        loss: mean over the pass, of augmented examples, with label smoothing.
+        loss: mean over the pass, of augmented examples, with label smoothing; None if it diverged.
         validation_loss: mean cross-entropy on the validation part; None in the second stage.
         validation_accuracy: likewise.
         seconds: it took.
@@ -100,7 +107,7 @@ class Epoch:
     stage: str
     position: float
     progress: float
-    loss: float
+    loss: float | None
     validation_loss: float | None
     validation_accuracy: float | None
     seconds: float

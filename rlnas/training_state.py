@@ -23,13 +23,13 @@ from rlnas.architecture import Architecture
 from rlnas.augmentation import augment
 from rlnas.checkpoint import load_checkpoint, one_line, save_checkpoint
 from rlnas.data_division import Division
-from rlnas.errors import CheckpointError, RlnasError
+from rlnas.errors import CheckpointError, RlnasError, one_of
 from rlnas.graph import count_flops, count_parameters
 from rlnas.model import PREDICTED_AT_ONCE, Model, standardised
 from rlnas.network import Network
 from rlnas.preprocessing import Preprocessing, preprocessing_of
 from rlnas.scores import Scores, score_predictions
-from rlnas.training_options import Epoch, FinalTraining
+from rlnas.training_options import PRECISIONS, Epoch, FinalTraining
 from rlnas.user_data import UserData
 from rlnas.wide_network import Limits, drawn_weights, require_trainable, widened
 
@@ -77,7 +77,8 @@ class TrainingState:
             "division": _digest(division),
         }
         self.identity: dict[str, Any] = json.loads(json.dumps(identity))  # as it will be read back: lists, not tuples
-        self.precision = "bfloat16" if computes_bfloat16(device) else "float32"
+        usual = "bfloat16" if computes_bfloat16(device) else "float32"
+        self.precision = usual if config.precision == "auto" else config.precision
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
         self.validation: Scores | None = None
@@ -91,7 +92,7 @@ class TrainingState:
         """Train one pass and move on to the next stage where this one is over; None if ``stop`` said so on the way.
 
         Raises:
-            RlnasError: if the loss is not finite.
+            RlnasError: if the loss is not finite and there are no weights from before.
         """
         past = [epoch for epoch in self.history if epoch.stage == self.stage]
         rng = np.random.default_rng([self.config.seed, self.stage == "refit", len(past)])
@@ -109,15 +110,16 @@ class TrainingState:
             learning_rate = self.config.learning_rate * rate(progress, self.config.warmup)
             total += self._step(batch, seed, learning_rate) * len(batch)
             done += len(batch)
-        if not math.isfinite(total):
+        diverged = not (math.isfinite(total) and all(bool(p.isfinite().all()) for p in self.network.parameters()))
+        if diverged and not self.best:
             raise RlnasError(f"the training of {self.architecture.text} diverged; try a smaller learning_rate")
-        accuracy, loss = self._validate() if self.stage == "train" else (None, None)
+        accuracy, loss = self._validate() if self.stage == "train" and not diverged else (None, None)
         position = len(past) + done / len(rows)
         epoch = Epoch(
             stage=self.stage,
             position=position,
-            progress=min(1.0, self._progress(position)),
-            loss=total / done,
+            progress=1.0 if diverged else min(1.0, self._progress(position)),
+            loss=None if diverged else total / done,
             validation_loss=loss,
             validation_accuracy=accuracy,
             seconds=self._elapsed() - sum(e.seconds for e in past),
@@ -136,6 +138,7 @@ class TrainingState:
         data = {
             "identity": self.identity,
             "stage": self.stage,
+            "precision": self.precision,
             "history": [asdict(epoch) for epoch in self.history],
             "validation": self.validation and self.validation.to_json(),
         }
@@ -151,6 +154,7 @@ class TrainingState:
         require_same(folder, data.get("identity"), self.identity)
         try:
             self.history = [Epoch(**entry) for entry in data["history"]]
+            self.precision = one_of("precision", data["precision"], PRECISIONS)  # of the machine it was begun on
             self.validation = None if data["validation"] is None else Scores.from_json(data["validation"])
             self.best = {name: value.to(self.device) for name, value in _under("best.", tensors).items()}
             self._begin(data["stage"])
@@ -200,8 +204,7 @@ class TrainingState:
     def _move_on(self, epoch: Epoch) -> None:
         """Keep the weights if they are the best, and go to the next stage if this one is over."""
         best, over = self._best_epoch(), self._is_over(epoch.progress)
-        # New weights that the time did not last for are worth less than the old ones.
-        if epoch is best or (self.stage == "refit" and over and epoch.position >= LEAST_REFIT * best.position):
+        if epoch is best or (over and self.refitted):
             self.best = {name: value.clone() for name, value in self.network.state_dict().items()}
         if self.stage == "refit":
             if over:
@@ -211,10 +214,20 @@ class TrainingState:
             self.validation = score_predictions(model.predict_proba(self.data.x[rows]), self.data.y[rows])
             self._begin("refit" if self.config.refit else "done")
 
+    @property
+    def refitted(self) -> bool:
+        """Whether a refit is over and worth more than the weights before it: it did not diverge, and had the time."""
+        last = self.history[-1]
+        return (
+            last.stage == "refit"
+            and last.loss is not None
+            and last.position >= LEAST_REFIT * self._best_epoch().position
+        )
+
     def _best_epoch(self) -> Epoch:
         """The epoch with the best validation accuracy; of equals, that with the lowest loss."""
-        epochs = [epoch for epoch in self.history if epoch.stage == "train"]
-        return max(epochs, key=lambda e: (e.validation_accuracy or 0.0, -(e.validation_loss or 0.0)))
+        epochs = [e for e in self.history if e.validation_accuracy is not None and e.validation_loss is not None]
+        return max(epochs, key=lambda e: (e.validation_accuracy, -(e.validation_loss or 0.0)))
 
     def _progress(self, position: float) -> float:
         """How much of the stage's schedule is over after so many passes: by passes or by time, whichever is more."""
@@ -279,6 +292,7 @@ class TrainingState:
             "flops": count_flops(graph, shape),
             "device": self.device.type,
             "precision": self.precision,
+            "refitted": self.refitted,
             "threads": torch.get_num_threads(),
             "versions": {
                 "rlnas": rlnas.__version__,
@@ -292,7 +306,7 @@ class TrainingState:
 def rate(progress: float, warmup: float) -> float:
     """The learning rate at a place of the schedule, relative to its highest: a line up, then a cosine down to 0."""
     if progress < warmup:
-        return max(progress, 1e-3) / warmup
+        return min(1.0, max(progress, 1e-3) / warmup)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / max(1 - warmup, 1e-9))))
 
 

@@ -8,11 +8,12 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -211,7 +212,7 @@ def data_from_arrays(
     if x.ndim == 2:
         x = checked_features(name, x)
     elif x.ndim in (3, 4):
-        x = _checked_images(name, x, size)
+        x = checked_images(name, x, size)
     else:
         raise DataError(f"{name}: x must be features (N, F) or images (N, H, W) or (N, H, W, C), got shape {x.shape}")
     return _labelled(name, x, np.asarray(y), None if test is None else np.asarray(test, dtype=np.bool_))
@@ -220,28 +221,30 @@ def data_from_arrays(
 def _checked_image_size(image_size: int | None) -> int:
     if image_size is None:
         return DEFAULT_IMAGE_SIZE
-    if (
-        isinstance(image_size, bool)
-        or not isinstance(image_size, int)
-        or not IMAGE_SIZES[0] <= image_size <= IMAGE_SIZES[1]
-    ):
-        raise ConfigurationError(
-            f"image_size must be an integer in {IMAGE_SIZES[0]} .. {IMAGE_SIZES[1]}, got {image_size!r}"
-        )
-    return image_size
+    least, most = IMAGE_SIZES
+    whole = operator.index(image_size) if isinstance(image_size, SupportsIndex) else 0
+    if isinstance(image_size, bool) or not least <= whole <= most:
+        raise ConfigurationError(f"image_size must be an integer in {least} .. {most}, got {image_size!r}")
+    return whole
 
 
-def _checked_images(where: str, x: NDArray[Any], image_size: int) -> Pixels:
-    """Images of shape (N, H, W[, C]) as uint8 or float32 of shape (N, H, W, C), no larger than asked for."""
+def checked_images(where: str, x: NDArray[Any], image_size: int | None = None) -> Pixels:
+    """Images of shape (N, H, W[, C]) as uint8 or float32 of shape (N, H, W, C), no larger than asked for.
+
+    Raises:
+        ConfigurationError: if ``image_size`` is not allowed.
+        DataError: beginning with ``where``, if they cannot serve.
+    """
+    size = _checked_image_size(image_size)
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         number = int(np.argwhere(~np.isfinite(x))[0][0])
         raise DataError(f"{where}: pixels must be finite, found NaN or infinity in image {number}")
     pixels = with_channels(where, checked_pixels(where, x))
     if min(pixels.shape[1:3]) < IMAGE_SIZES[0]:
         raise DataError(f"{where}: images have {pixels.shape[1]} x {pixels.shape[2]} pixels, need at least 8 x 8")
-    if shrunk(pixels[0], image_size).shape == pixels.shape[1:]:
+    if shrunk(pixels[0], size).shape == pixels.shape[1:]:
         return pixels
-    return np.stack([shrunk(image, image_size) for image in pixels])
+    return np.stack([shrunk(image, size) for image in pixels])
 
 
 def _labelled(name: str, x: Pixels, labels: NDArray[Any], test: NDArray[np.bool_] | None = None) -> UserData:
@@ -252,7 +255,7 @@ def _labelled(name: str, x: Pixels, labels: NDArray[Any], test: NDArray[np.bool_
 
 
 def _from_image_set(images: ImageSet, image_size: int) -> UserData:
-    x = _checked_images(images.name, np.concatenate(images.images), image_size)
+    x = checked_images(images.name, np.concatenate(images.images), image_size)
     y = np.repeat(np.array(images.classes), [len(array) for array in images.images])
     return _labelled(images.name, x, y, None if images.parts is None else np.concatenate(images.parts) == 2)
 

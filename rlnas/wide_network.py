@@ -40,7 +40,7 @@ class Limits:
     def __post_init__(self) -> None:
         for field in ("width", "max_params", "max_flops"):
             if getattr(self, field) is not None:
-                at_least(field, getattr(self, field), 1)
+                object.__setattr__(self, field, at_least(field, getattr(self, field), 1))
 
     def __bool__(self) -> bool:
         return self.max_params is not None or self.max_flops is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,38 @@ def test_it_works_in_a_pipeline_and_a_grid() -> None:
     grid.fit(digits[:150], labels[:150])
     assert set(grid.best_params_) == {"designs"}
     assert grid.predict(digits[:5]).shape == (5,)
+
+
+def test_the_global_generators_stay_their_owners() -> None:
+    x, y = bright_halves(40)
+    drawn = []
+    for seed in (1, 2):
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        torch.manual_seed(seed)
+        classifier().fit(x, y)
+        drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))  # noqa: NPY002
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        torch.manual_seed(seed)
+        assert drawn[-1] == (random.random(), np.random.rand(), torch.rand(1).item())  # noqa: NPY002
+    assert drawn[0] != drawn[1]
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    x, y = bright_halves(40)
+    fitted = classifier(
+        designs=np.int64(2), max_seconds=np.int64(30), validation=np.float32(0.25), image_size=np.int64(8)
+    )
+    assert fitted.fit(x, y).score(x, y) > 0.8
+
+
+def test_images_of_a_dataset_are_shrunk_as_they_are_read() -> None:
+    x = np.random.default_rng(0).random((20, 3, 64, 80), dtype=np.float32)
+    tensors = torch.utils.data.TensorDataset(torch.from_numpy(x), torch.arange(20) % 2)
+    fitted = classifier(image_size=8).fit(tensors)
+    assert fitted.model_.preprocessing.input_shape == (3, 8, 10)
+    assert fitted.predict_proba(np.moveaxis(x, 1, -1)).shape == (20, 2)
 
 
 def test_equal_seeds_give_equal_models_that_survive_pickling() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from rlnas.final_training import CHECKPOINT, Epoch, FinalTraining, train_fully, 
 from rlnas.graph import Conv, Dense
 from rlnas.model import Model
 from rlnas.search_space import CellSpace
-from rlnas.training_state import rate
+from rlnas.training_state import TrainingState, rate
 from tests.trained import CELL, CHAIN, QUICK, SMALL, colours, digits, trained, wine
 
 
@@ -227,6 +228,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert rates[55] == pytest.approx(0.5)
     assert rates[100] == pytest.approx(0)
     assert (rate(0, 0), rate(1, 1)) == (1, pytest.approx(1))
+    assert rate(0, 1e-6) == 1
 
 
 @pytest.mark.parametrize(
@@ -245,11 +247,78 @@ def test_the_learning_rate_rises_and_falls() -> None:
         {"augmentation": "shfit"},
         {"threads": 0},
         {"seed": -1},
+        {"learning_rate": None},
+        {"learning_rate": "fast"},
+        {"warmup": "a"},
+        {"max_seconds": float("inf")},
+        {"precision": "float64"},
     ],
 )
 def test_options_that_are_not_allowed_are_named(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(options))):
         FinalTraining(**options)
+
+
+def test_numbers_of_numpy_become_pythons() -> None:
+    config = FinalTraining(epochs=np.int64(3), learning_rate=np.float32(0.5), max_seconds=np.int64(9))  # type: ignore[arg-type]
+    assert json.loads(json.dumps(asdict(config)))["epochs"] == 3
+    assert (type(config.learning_rate), type(config.max_seconds)) == (float, float)
+
+
+@pytest.mark.parametrize(("stage", "at"), [("train", 3), ("refit", 1)])
+def test_a_training_that_diverges_later_keeps_what_it_had(
+    stage: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when it is interrupted afterwards."""
+    original = TrainingState.run_epoch
+
+    def run_epoch(self: TrainingState, stop: Callable[[], bool]) -> Epoch | None:
+        if self.stage == stage and sum(epoch.stage == stage for epoch in self.history) == at - 1:
+            with torch.no_grad():
+                next(self.network.parameters()).fill_(torch.nan)
+        return original(self, stop)
+
+    monkeypatch.setattr(TrainingState, "run_epoch", run_epoch)
+    data, told = digits(), list[Epoch]()
+    config = replace(QUICK, epochs=6)
+    model = train_fully(SMALL, data, divide(data), config, tmp_path, on_epoch=told.append)
+    assert model is not None
+    assert [epoch.stage for epoch in told if epoch.loss is None] == [stage]
+    assert np.isfinite(model.predict_proba(data.x)).all()
+    assert model.facts["refitted"] is (stage == "train")
+    assert model.validation is not None
+    best = max((epoch for epoch in told if epoch.validation_loss is not None), key=worth)
+    assert model.validation.accuracy == best.validation_accuracy
+    json.dumps(dict(model.facts), allow_nan=False)
+
+
+def test_a_training_goes_on_in_the_precision_it_was_begun_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = digits()
+    monkeypatch.setattr(final_training, "SECONDS_BETWEEN_SAVES", 0.0)
+    found = []
+    for name, machines in (("whole", [True]), ("moved", [True, False])):
+        for number, native in enumerate(machines):
+            monkeypatch.setattr(training_state, "computes_bfloat16", lambda device, native=native: native)
+            stop = stop_after(10) if number + 1 < len(machines) else stop_after(10**9)
+            model = train_fully(SMALL, data, divide(data), QUICK, tmp_path / name, stop=stop)
+        assert model is not None
+        assert model.facts["precision"] == "bfloat16"
+        found.append(weights_digest(model))
+    assert found[0] == found[1]
+    monkeypatch.setattr(training_state, "computes_bfloat16", lambda device: True)
+    exact = train_fully(SMALL, data, divide(data), replace(QUICK, precision="float32"), tmp_path / "exact")
+    assert exact is not None
+    assert exact.facts["precision"] == "float32"
+    assert weights_digest(exact) != found[0]
+
+
+def test_a_lack_of_memory_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(*arguments: Any) -> float:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(TrainingState, "_step", step)
+    with pytest.raises(RlnasError, match=r"takes more memory than there is, in batches of \d+; choose a smaller batch"):
+        train_fully(SMALL, digits(), divide(digits()), QUICK, tmp_path)
 
 
 def test_what_cannot_be_trained_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

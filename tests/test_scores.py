@@ -66,6 +66,11 @@ def test_json_holds_them_whole() -> None:
     assert Scores.from_json(json.loads(json.dumps(scores.to_json()))) == scores
 
 
+def test_probabilities_must_be_finite() -> None:
+    with pytest.raises(DataError, match="finite"):
+        score_predictions(np.array([[0.5, 0.5], [np.nan, np.nan]]), np.array([0, 1]))
+
+
 @pytest.mark.parametrize(
     ("shape", "y", "words"),
     [((3, 2), [0, 1], "(3, 2) and (2,)"), ((0, 2), [], "N >= 1"), ((2, 2), [0, 2], "labels must lie in 0 .. 1")],

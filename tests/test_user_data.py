@@ -658,6 +658,20 @@ def test_images_of_every_kind_are_shown_in_the_unit_range(dtype: Any, white: int
     np.testing.assert_allclose(shown[:, 0], x[[3, 0]] / white, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float64])
+def test_a_number_means_what_it_meant_in_training(dtype: Any) -> None:
+    x = np.arange(4 * 64).reshape(4, 8, 8) % 250
+    show = preprocessing_of(data_from_arrays(x.astype(dtype), [0, 1] * 2), np.arange(4))
+    if dtype == np.float64:
+        with pytest.raises(DataError, match=r"must be floats, as those trained on \(up to 249\), got uint8"):
+            show(x.astype(np.uint8))
+    else:
+        for same in (x.astype(np.uint8), x.astype(np.int32), x / 255):
+            np.testing.assert_allclose(show(same), show(x.astype(dtype)), atol=1e-6)
+        with pytest.raises(DataError, match=r"must be bytes, as those trained on, or floats in 0 .. 1; found 249"):
+            show(x.astype(np.float32))
+
+
 def test_colours_become_the_first_axis() -> None:
     data = random_images((4, 8, 9, 3))
     np.testing.assert_array_equal(as_input(data, np.arange(4))[2, 1], data.x[2, :, :, 1] / np.float32(255))
