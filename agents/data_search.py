@@ -29,7 +29,7 @@ from rlnas.evaluator import Evaluation, Evaluator, Proposal
 from rlnas.leaderboard import Entry, Leaderboard
 from rlnas.limited_evaluator import LimitedEvaluator
 from rlnas.registration import BY_EDITS
-from rlnas.rungs import Rung, promoted
+from rlnas.rungs import GROWTH, Rung, promoted
 from rlnas.search_space import SearchSpace
 from rlnas.specs import space_from_spec
 from rlnas.store import EpisodeStore
@@ -211,9 +211,10 @@ class DataSearch:
             for first in range(0, len(going_on), at_once):
                 if stop():
                     raise _Stopped
-                if self._clock.is_past(SEARCHING):
-                    return
                 some = going_on[first : first + at_once]
+                likely = sum(entry.seconds for entry in some) * GROWTH**2
+                if self._clock.is_past(SEARCHING, likely):
+                    return
                 task = self._task(rung)
                 designs = [self.space.decode(entry.choices) for entry in some]
                 proposals = [Proposal(design, task, self.plan.seed, rung.steps) for design in designs]
@@ -293,9 +294,9 @@ class _Clock:
     def spent(self) -> float:
         return max(self._evaluating, time.monotonic() - self._started)
 
-    def is_past(self, share: float) -> bool:
-        """Whether more than a share of the time is over."""
-        return self._limit is not None and self.spent > share * self._limit
+    def is_past(self, share: float, likely: float = 0.0) -> bool:
+        """Whether more than a share of the time is over, or will be after so many seconds."""
+        return self._limit is not None and self.spent + likely > share * self._limit
 
 
 def require_searching(agent: str) -> str:
@@ -325,8 +326,12 @@ def space_for(agent: str, size: Sequence[int]) -> SearchSpace:
     """
     folder = Path(agent.removeprefix(WIPED))
     if not folder.is_dir():
+        if folder.is_absolute() and ":" not in folder.name:
+            raise ConfigurationError(f"{folder}: the folder of the run's agent is not there")
         return replace(pretrained.space(input_size=min(8, *size)), spatial=max(size) > 1)
     about = Controller.load(agent_folder(folder), "cpu").about
     if about.get("env") in BY_EDITS or not about.get("space"):
         raise ConfigurationError(f"{folder}: its controller does not design networks choice by choice")
-    return space_from_spec(about["space"])
+    space = space_from_spec(about["space"])
+    space.widened(1)  # or it is refused
+    return space

@@ -17,6 +17,7 @@ from rlnas.drawing import draw_svg
 from rlnas.errors import ConfigurationError, RlnasError, at_least, in_range, one_of, positive
 from rlnas.final_training import FinalTraining, OnEpoch, train_fully
 from rlnas.graph import count_flops, count_parameters
+from rlnas.image_files import absolute
 from rlnas.leaderboard import Leaderboard
 from rlnas.model import Model
 from rlnas.model_card import model_card
@@ -67,7 +68,7 @@ class FitSettings:
     """Of everything random."""
 
     max_seconds: float | None = None
-    """Time for all of it: at most half of it for the search."""
+    """Time for search and training, at most half of it for the search; writing the files comes on top."""
 
     max_params: int | None = None
     """Of the trained network, which is made as wide as this allows. Designs beyond it at the search's width, or at the
@@ -141,11 +142,11 @@ def begin_fit(folder: Path, data: UserData, settings: FitSettings) -> None:
     """Make a run's folder.
 
     Raises:
-        ConfigurationError: if a run is already there, or the settings don't serve the data; nothing is written then.
+        ConfigurationError: if a run is already there, the settings don't serve the data, or the folder lies in that of
+            the data, where it would look like a class; nothing is written then.
         RlnasError: if the agent cannot be had.
     """
-    if (folder / SETTINGS).exists():
-        raise ConfigurationError(f"{folder} already holds a run; continue it with --resume or choose another --out")
+    require_new(folder, None if data.origin is None else str(data.origin["source"]))
     search = DataSearch(folder, _source(data, settings), settings.plan(data.ways))
     evaluator = search.evaluator()
     search.make_agent(search.make_env(evaluator), evaluator)
@@ -153,6 +154,18 @@ def begin_fit(folder: Path, data: UserData, settings: FitSettings) -> None:
     about = {"name": data.name, "digest": data.digest, "origin": data.origin and dict(data.origin)}
     kept = {"kind": "fit", "rlnas": rlnas.__version__, "settings": asdict(settings), "data": about}
     write_durably(folder / SETTINGS, json.dumps(kept, indent=1).encode() + b"\n")
+
+
+def require_new(folder: Path, source: str | None) -> None:
+    """Make sure that a run can begin in a folder, on data from ``source``.
+
+    Raises:
+        ConfigurationError: see :func:`begin_fit`.
+    """
+    if (folder / SETTINGS).exists():
+        raise ConfigurationError(f"{folder} already holds a run; continue it with --resume or choose another --out")
+    if source is not None and Path(source).is_dir() and absolute(folder).is_relative_to(absolute(source)):
+        raise ConfigurationError(f"{folder} lies in the data's folder, {source}; choose another --out")
 
 
 def read_fit(folder: Path) -> tuple[FitSettings, dict[str, Any]]:
@@ -224,7 +237,7 @@ def fit(
     model = train_fully(winner, data, source.division, training, folder / MODEL, device, stop, on_epoch)
     if model is None:
         return None
-    result = _write(folder, data, settings, search, board, model) if report else {}
+    result = (_written(folder) or _write(folder, data, settings, search, board, model)) if report else {}
     data.require_unchanged()
     return Fit(folder, winner, model, board, result)
 
@@ -239,6 +252,15 @@ def _time_left(settings: FitSettings, board: Leaderboard) -> float | None:
     if settings.max_seconds is None:
         return None
     return max(settings.max_seconds - board.seconds, LEAST_TRAINING * settings.max_seconds)
+
+
+def _written(folder: Path) -> dict[str, Any] | None:
+    """The summary that ends a run; None where it is not there yet, or damaged."""
+    try:
+        found = json.loads((folder / RESULT).read_text())
+        return found if found["kind"] == "fit" else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _write(
@@ -273,6 +295,8 @@ def _write(
         "validation": model.validation and model.validation.to_json(),
         "search_seconds": board.seconds,
         "evaluations": len(board.entries),
+        "width": model.facts["training"]["config"]["width"],
+        "refitted": model.facts["refitted"],
         "files": [*files, *plots, CARD],
     }
     official = "official: as the data came" if data.test is not None else f"drawn by class with seed {settings.seed}"
@@ -318,7 +342,8 @@ def _pareto(folder: Path, data: UserData, settings: FitSettings, search: DataSea
 def _protocol(settings: FitSettings, plan: SearchPlan, board: Leaderboard, model: Model) -> dict[str, Any]:
     """What was asked for and done, for people."""
     evaluated = [sum(entry.rung == number for entry in board.entries) for number in range(len(plan.rungs))]
-    rungs = [f"{count} designs at {rung}" for count, rung in zip(evaluated, plan.rungs, strict=True) if count]
+    spent = {entry.rung: f"{entry.examples}x{entry.steps}" for entry in board.entries}
+    rungs = [f"{count} designs at {spent[number]}" for number, count in enumerate(evaluated) if count]
     limits = [
         f"{value:,} {name}"
         for name, value in (("parameters", settings.max_params), ("multiply-accumulates", settings.max_flops))

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from rlnas.checkpoint import MANIFEST
 from rlnas.errors import CheckpointError, ConfigurationError, one_of
+from rlnas.image_files import absolute
 from rlnas.pretrained import CONTROLLER, NAME
 from rlnas.search_space import SearchSpace
 
@@ -108,6 +109,17 @@ def named_agents(texts: Iterable[str]) -> dict[str, str]:
             raise ConfigurationError(f"two agents are called {name!r}: {named[name]} and {agent}")
         named[name] = agent
     return named
+
+
+def absolute_agent(text: str) -> str:
+    """An agent's text whose folder or file is found from any directory."""
+    prefix, agent = (WIPED, text.removeprefix(WIPED)) if text.startswith(WIPED) else ("", text)
+    file, colon, rest = agent.partition(":")
+    if agent not in AGENTS and Path(agent).is_dir():
+        file, colon, rest = agent, "", ""
+    elif not file.endswith(".py"):
+        return text
+    return f"{prefix}{absolute(file)}{colon}{rest}"
 
 
 def resolve_agent(text: str) -> MakeAgent:

@@ -72,6 +72,7 @@ def train_fully(
     if (folder / MANIFEST).exists():
         model = load_model(folder)
         require_same(folder, model.facts.get("training"), training.identity)
+        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
         return model
     if (folder / CHECKPOINT / MANIFEST).exists():
         training.restore(folder / CHECKPOINT)

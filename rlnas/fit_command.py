@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlnas.cli_options import Data, Device, Download, Json, Out, Seed, new_folder
+from rlnas.cli_options import Device, Download, Json, Out, Seed, new_folder
 from rlnas.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -72,24 +72,30 @@ def fit(
         list[str] | None,
         typer.Option("--set", help="A setting of the final training, NAME=VALUE, such as learning_rate=0.001."),
     ] = None,
-    max_seconds: Annotated[float | None, typer.Option(help="Time for all of it; at most half for the search.")] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Time for search and training, at most half of it for the search.")
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
-    data: Data = None,
+    data: Annotated[Path | None, typer.Option(help="Folder that holds the set of torchvision.")] = None,
     download: Download = False,
     as_json: Json = False,
 ) -> None:
     """Find a network for your data, train it fully and write it down. Ctrl-C stops it so that it can go on."""
     from rlnas.agents.fitting import FitSettings, begin_fit, read_fit
+    from rlnas.agents.registry import absolute_agent
+    from rlnas.device import choose_device
     from rlnas.final_training import FinalTraining
     from rlnas.options import learner_options
 
     usual = FinalTraining()
     known = {n: v for n, v in asdict(replace(usual, threads=1, width=1)).items() if n not in ("seed", "max_seconds")}
     chosen = learner_options(option or [], known, "setting of the final training")
-    chosen |= {name: value for name, value in (("width", width), ("epochs", epochs)) if value is not None}
+    for name, value in (("width", width), ("epochs", epochs)):
+        if value is not None and chosen.setdefault(name, value) != value:
+            raise ConfigurationError(f"{name} is said to be {value} and, by --set, {chosen[name]}")
     settings = FitSettings(
-        agent=agent,
+        agent=absolute_agent(agent),
         designs=designs,
         fidelity=fidelity,
         rungs=rungs,
@@ -102,12 +108,13 @@ def fit(
         pareto=tuple(pareto or ()),
         training=replace(usual, **chosen),
     )
+    choose_device(device)
     options = {"source": source, "image_size": image_size, "label": label, "data": data, "download": download}
     if not resume:
         if source is None:
             raise ConfigurationError("DATA is missing: a folder of images, a .npz or .csv file, or a set by name")
         out = out or new_folder("fit")
-        _require_possible(out, agent)
+        _require_possible(out, settings.agent, source)
         read = _read(options)
         begin_fit(out, read, settings)
     elif out is None:
@@ -116,9 +123,9 @@ def fit(
         begun, about = read_fit(out)
         _require_same(out, begun, settings, context)
         settings, origin = begun, about["origin"]
-        if source is None and origin is None:
+        if origin is None:
             raise ConfigurationError(f"the data of the run in {out} came from arrays; go on from Python")
-        read = _read(origin if source is None else options)
+        read = _read(_origin(out, origin, options))
     _finish(out, read, settings, device, as_json)
 
 
@@ -208,29 +215,42 @@ def _tell(out: Path, found: Fit, as_json: bool) -> None:
     part = "test" if result["test"] else "validation"
     scores = result[part]
     low, high = scores["interval"]
+    before = ", before the validation part was trained on," if part == "validation" and result["refitted"] else ""
     print(
-        f"{part} accuracy {scores['accuracy']:.4f} ({low:.4f} to {high:.4f}), "
+        f"{part} accuracy{before} {scores['accuracy']:.4f} ({low:.4f} to {high:.4f}), "
         f"balanced {scores['balanced_accuracy']:.4f}, calibration error {scores['calibration_error']:.4f}"
     )
     print(f"written to {out}: {CARD}, model/, model.py, leaderboard.csv and more")
 
 
-def _require_possible(out: Path, agent: str) -> None:
-    """Refuses a folder with a run, and an unknown agent, before data is read, which may take a while."""
+def _require_possible(out: Path, agent: str, source: str) -> None:
+    """Refuses a folder that cannot hold the run, and an unknown agent, before data is read, which may take a while."""
     from rlnas.agents.data_search import require_searching
-    from rlnas.agents.fitting import SETTINGS
+    from rlnas.agents.fitting import require_new
     from rlnas.agents.registry import resolve_agent
 
     resolve_agent(require_searching(agent))
-
-    if (out / SETTINGS).exists():
-        raise ConfigurationError(f"{out} already holds a run; continue it with --resume or choose another --out")
+    require_new(out, source)
 
 
 def _read(options: dict[str, Any]) -> UserData:
+    from rlnas.torchvision_sets import TORCHVISION_SETS
     from rlnas.user_data import read_data
 
+    if str(options["source"]) not in TORCHVISION_SETS and (options.get("data") or options.get("download")):
+        raise ConfigurationError(f"--data and --download are for torchvision's sets; {options['source']} is none")
     return read_data(**options)
+
+
+def _origin(run: Path, origin: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Where a run's data is read from again: as it was begun, but the command may say where the data is now."""
+    for name in ("image_size", "label"):
+        if options[name] is not None and options[name] != origin.get(name):
+            raise ConfigurationError(
+                f"the run in {run} was begun with {name} = {origin.get(name)}, not {options[name]}"
+            )
+    moved = {name: options[name] for name in ("source", "data") if options[name] is not None}
+    return {**origin, **moved, "download": options["download"]}
 
 
 def _require_same(run: Path, begun: FitSettings, now: FitSettings, context: typer.Context) -> None:

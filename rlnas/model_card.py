@@ -53,7 +53,8 @@ def model_card(model: Model, leaderboard: Leaderboard, about: Mapping[str, Any])
                 ("SHA-256", _code(data["digest"])),
             ],
         ),
-        "The search saw the train and validation parts alone. The trained network was scored on the test part once.",
+        "The search saw the train and validation parts alone."
+        + (" The trained network was scored on the test part once." if model.test else ""),
         "",
         "## Protocol",
         "",

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from rlnas.agents.data_search import space_for
+from rlnas.agents.registry import absolute_agent
 from rlnas.cli import app
-from rlnas.errors import RlnasError
+from rlnas.errors import ConfigurationError, RlnasError
 from rlnas.model import load_model
 
 from .test_fitting import halves
@@ -67,6 +69,71 @@ def test_a_finished_run_goes_on_to_where_it_is(out: Path) -> None:
     assert told["test"]["accuracy"] == load_model(out / "model").test.accuracy  # type: ignore[union-attr]
 
 
+def test_every_option_reaches_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without running it."""
+    rng = np.random.default_rng(0)
+    rows = [f"{a:.3f},{b:.3f},{'ab'[k % 2]}" for k, (a, b) in enumerate(rng.random((60, 2)))]
+    (tmp_path / "t.csv").write_text("\n".join(["x,y,kind", *rows]))
+    monkeypatch.setattr("rlnas.fit_command._finish", lambda *arguments: None)
+    values = {
+        "agent": "evolution",
+        "designs": 9,
+        "fidelity": "33x4",
+        "rungs": 2,
+        "validation": 0.3,
+        "test": 0.1,
+        "seed": 5,
+        "max_seconds": 77.0,
+        "max_params": 4000,
+        "max_flops": 5000,
+        "pareto": ["flops"],
+    }
+    words = [str(word) for name, value in values.items() for word in (f"--{name.replace('_', '-')}", value)]
+    words = ["flops" if word == "['flops']" else word for word in words]
+    training = ("--width", 3, "--epochs", 7, "--set", "batch=16")
+    rlnas("fit", tmp_path / "t.csv", "--label", "kind", *words, *training, "--out", tmp_path / "run")
+    kept = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert {name: kept["settings"][name] for name in values} == values
+    assert {name: kept["settings"]["training"][name] for name in ("width", "epochs", "batch")} == {
+        "width": 3,
+        "epochs": 7,
+        "batch": 16,
+    }
+    assert kept["data"]["origin"]["label"] == "kind"
+
+
+def test_a_run_goes_on_with_the_data_it_was_begun_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its options need not be repeated and cannot be changed; the data may lie elsewhere by now."""
+    x = np.random.default_rng(0).integers(0, 255, (40, 24, 24), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(40) % 2)
+    out = tmp_path / "run"
+    read: list[Any] = []
+    monkeypatch.setattr("rlnas.fit_command._finish", lambda out, data, *others: read.append(data))
+    rlnas("fit", tmp_path / "a.npz", "--image-size", 16, *QUICK, "--out", out)
+    (tmp_path / "a.npz").rename(tmp_path / "b.npz")
+    rlnas("fit", tmp_path / "b.npz", "--resume", "--out", out)
+    assert [data.input_shape for data in read] == [(1, 16, 16)] * 2
+    assert read[0].digest == read[1].digest
+    for words, message in (
+        (("--image-size", 20), "was begun with image_size = 16, not 20"),
+        (("--label", "kind"), "was begun with label = None, not kind"),
+        (("--data", tmp_path), "--data and --download are for torchvision's sets"),
+    ):
+        with pytest.raises(RlnasError, match=message):
+            rlnas("fit", tmp_path / "b.npz", "--resume", "--out", out, *words)
+
+
+def test_an_agents_folder_is_found_from_anywhere(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "agent").mkdir()
+    (tmp_path / "mine.py").touch()
+    monkeypatch.chdir(tmp_path)
+    texts = ("agent", "wiped:agent", "mine.py:Mine", "random", "genetic?mutation=.1", "package.module:Mine")
+    expected = [f"{tmp_path}/agent", f"wiped:{tmp_path}/agent", f"{tmp_path}/mine.py:Mine", *texts[3:]]
+    assert [absolute_agent(text) for text in texts] == expected
+    with pytest.raises(ConfigurationError, match="the folder of the run's agent is not there"):
+        space_for(f"{tmp_path}/gone", (8, 8))
+
+
 def test_models_are_listed(out: Path) -> None:
     (row,) = json.loads(rlnas("models", out.parent, "--json"))
     model = load_model(out / "model")
@@ -102,6 +169,10 @@ def test_names_that_markdown_would_take_for_its_own_stay_names(tmp_path: Path) -
         (("nowhere", "--agent", "randon"), "unknown agent 'randon'"),  # before any data is looked for
         (("{file}", "--fidelity", "much"), "fidelity must be EXAMPLESxSTEPS"),
         (("{file}", "--pareto", "size"), "unknown objective 'size'"),
+        (("{file}", "--width", "2", "--set", "width=3"), "width is said to be 2 and, by --set, 3"),
+        (("{file}", "--max-seconds", "inf"), "max_seconds must be a positive number"),
+        (("{file}", "--device", "gpu"), "device must be auto, cpu or cuda"),
+        (("{file}", "--download"), "--data and --download are for torchvision's sets"),
         (("{file}", "--set", "speed=3"), "unknown setting of the final training 'speed'"),
         (("{file}x",), "no such file or folder"),
         (("--resume",), "--resume needs --out"),

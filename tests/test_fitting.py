@@ -7,15 +7,17 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from rlnas.agents import data_search
+from rlnas.agents import data_search, fitting
+from rlnas.agents.data_search import DataSearch
 from rlnas.agents.fitting import CARD, MODEL, RESULT, SETTINGS, Fit, FitSettings, begin_fit, fit, read_fit
 from rlnas.batched_evaluator import BatchedEvaluator
 from rlnas.errors import CheckpointError, ConfigurationError, DataError, RlnasError, UnknownNameError
@@ -328,11 +330,96 @@ def test_a_limited_evaluator_is_rebuilt_from_its_description(data: UserData) -> 
         assert [e.status for e in each.evaluate(proposals)] == [Status.INVALID, Status.OK, Status.OK]
 
 
-def test_time_ends_the_search_and_leaves_some_for_the_training(data: UserData, tmp_path: Path) -> None:
-    done = run(tmp_path, data, designs=500, max_seconds=3.0)
-    designs = sum(entry.rung == 0 for entry in done.leaderboard.entries)
-    assert 1 <= designs < 500
-    assert done.model.facts["training"]["config"]["max_seconds"] >= 0.6
+class Clock:
+    """Stands still but for evaluations."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class SlowEvaluator(FakeEvaluator):
+    """Takes a second for three steps, and four times as long for six on twice the examples; or did so once."""
+
+    def __init__(self, clock: Clock, remembered: bool) -> None:
+        super().__init__()
+        self.clock, self.remembered = clock, remembered
+
+    def evaluate(self, proposals: Sequence[Proposal]) -> list[Evaluation]:
+        found = []
+        for proposal, evaluation in zip(proposals, super().evaluate(proposals), strict=True):
+            seconds = (proposal.steps / 3) ** 2 if proposal.steps else 1.0
+            found.append(replace(evaluation, seconds=seconds))
+            self.clock.now += 0 if self.remembered else seconds
+        return found
+
+
+@pytest.mark.parametrize("remembered", [False, True])
+@pytest.mark.parametrize(
+    ("limit", "designs", "spent", "left"),
+    [
+        (400, [20, 7, 3], 20 + 7 * 4 + 3 * 16, 400 - 96),
+        (100, [20, 7], 20 + 7 * 4, 52),  # three at the top would take until second 96
+        (70, [18, 4], 18 + 4 * 4, 36),  # a quarter to propose, half for the search
+        (4, [2], 2, 2),
+    ],
+)
+def test_time_is_shared_out(
+    limit: float,
+    designs: list[int],
+    spent: float,
+    left: float,
+    remembered: bool,
+    data: UserData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where what was evaluated before an interruption is remembered."""
+    clock = Clock()
+    monkeypatch.setattr(data_search, "time", clock)
+    monkeypatch.setattr(DataSearch, "evaluator", lambda self, cache=None: SlowEvaluator(clock, remembered))
+    done = run(tmp_path, data, designs=20, rungs=3, max_seconds=limit)
+    rungs = [entry.rung for entry in done.leaderboard.entries]
+    assert [rungs.count(rung) for rung in range(len(designs))] == designs
+    assert len(rungs) == sum(designs)
+    assert done.leaderboard.seconds == spent
+    assert done.model.facts["training"]["config"]["max_seconds"] == left
+
+
+def test_a_fifth_of_the_time_is_left_for_the_training() -> None:
+    assert fitting._time_left(replace(SETTING, max_seconds=100.0), Leaderboard([], 95.0)) == 20
+
+
+def test_a_run_within_the_folder_of_its_data_is_refused(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for n in range(8):
+            Image.new("L", (8, 8), 20 * n).save(tmp_path / name / f"{n}.png")
+    read = read_data(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"lies in the data's folder, .*; choose another --out"):
+        begin_fit(tmp_path / "runs" / "mine", read, SETTING)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cat", "dog"]
+
+
+def test_what_is_finished_is_not_written_again(found: Fit, data: UserData) -> None:
+    before = {file: file.stat().st_mtime_ns for file in found.folder.rglob("*") if file.is_file()}
+    again = fit(found.folder, data)
+    assert again is not None
+    assert again.result == json.loads((found.folder / "result.json").read_text()) == found.result
+    assert {file: file.stat().st_mtime_ns for file in found.folder.rglob("*") if file.is_file()} == before
+
+
+def test_the_card_tells_what_was_spent(data: UserData, tmp_path: Path) -> None:
+    """All 72 examples where the rung asks for more, the network's width, and whose scores they are."""
+    free = replace(QUICK, width=None)
+    done = run(tmp_path, data, fidelity="500x3", test=0.0, training=free)
+    card = done.folder / "MODEL.md"
+    assert "5 designs at 72x3, 2 designs at 72x6 (examples x steps)" in card.read_text()
+    assert f"| width | {done.result['width']} times that of the search |" in card.read_text()
+    assert "scored on the test part" not in card.read_text()
+    assert "The validation part was scored before it was trained on, too" in card.read_text()
+    assert done.result["width"] == done.model.facts["training"]["config"]["width"] > 1
 
 
 def test_the_front_is_what_nothing_beats() -> None:
