@@ -11,10 +11,10 @@ from typing import Any
 
 import rlnas
 from rlnas.architecture import Architecture
-from rlnas.checkpoint import one_line, write_durably
+from rlnas.checkpoint import settings_of_run, write_durably
 from rlnas.device import choose_device
 from rlnas.drawing import draw_svg
-from rlnas.errors import ConfigurationError, RlnasError, at_least, in_range, one_of, positive
+from rlnas.errors import ConfigurationError, at_least, in_range, one_of, positive
 from rlnas.final_training import FinalTraining, OnEpoch, train_fully
 from rlnas.graph import count_flops, count_parameters
 from rlnas.image_files import absolute
@@ -174,20 +174,12 @@ def read_fit(folder: Path) -> tuple[FitSettings, dict[str, Any]]:
     Raises:
         ConfigurationError: if the folder holds none, or they are damaged.
     """
-    file = folder / SETTINGS
-    try:
-        kept = json.loads(file.read_text())
+    with settings_of_run(folder / SETTINGS) as kept:
         if kept["kind"] != "fit":
             raise KeyError("kind")
         settings = kept["settings"]
         training = FinalTraining(**settings["training"])
         return FitSettings(**{**settings, "training": training}), dict(kept["data"])
-    except FileNotFoundError:
-        raise ConfigurationError(f"{folder} holds no run (there is no {SETTINGS})") from None
-    except RlnasError as error:
-        raise ConfigurationError(f"{file}: {error}") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigurationError(f"{file} is damaged, or of another kind of run: {one_line(error)}") from None
 
 
 def fit(

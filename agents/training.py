@@ -14,8 +14,8 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, make_output_format
 
-from rlnas.checkpoint import MANIFEST, one_line, write_durably
-from rlnas.errors import CheckpointError, ConfigurationError, RlnasError, UnknownNameError, at_least, one_of
+from rlnas.checkpoint import MANIFEST, settings_of_run, write_durably
+from rlnas.errors import CheckpointError, ConfigurationError, UnknownNameError, at_least, one_of
 from rlnas.evaluator import Evaluator
 from rlnas.reward import REWARDS
 from rlnas.store_writer import StoreWriter
@@ -97,15 +97,8 @@ def read_run(folder: Path) -> TrainSettings:
     Raises:
         ConfigurationError: if the folder holds none, or they are damaged.
     """
-    try:
-        data = json.loads((folder / SETTINGS).read_text())
+    with settings_of_run(folder / SETTINGS) as data:
         return TrainSettings(**{**data, "learner": RL2Config(**data["learner"])})
-    except FileNotFoundError:
-        raise ConfigurationError(f"{folder} holds no run (there is no {SETTINGS})") from None
-    except RlnasError as error:
-        raise ConfigurationError(f"{folder / SETTINGS}: {error}") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigurationError(f"{folder / SETTINGS} is damaged: {one_line(error)}") from None
 
 
 def train(

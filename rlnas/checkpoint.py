@@ -7,7 +7,8 @@ import json
 import os
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from rlnas.errors import CheckpointError
+from rlnas.errors import CheckpointError, ConfigurationError, RlnasError
 
 SCHEMA_VERSION = 1
 DAMAGED = (ValueError, KeyError, TypeError, RuntimeError, EOFError, struct.error, SafetensorError, BadZipFile)
@@ -84,6 +85,23 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
     if found != SCHEMA_VERSION:
         raise CheckpointError(f"{path}: checkpoint of schema {found!r}; this rlnas reads schema {SCHEMA_VERSION}")
     return data, tensors
+
+
+@contextmanager
+def settings_of_run(file: Path) -> Iterator[Any]:
+    """The JSON in the file that a run keeps its settings in, to make them of within the context.
+
+    Raises:
+        ConfigurationError: if there is none, or what it holds, or what is made of it, is damaged.
+    """
+    try:
+        yield json.loads(file.read_text())
+    except FileNotFoundError:
+        raise ConfigurationError(f"{file.parent} holds no run (there is no {file.name})") from None
+    except RlnasError as error:
+        raise ConfigurationError(f"{file}: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigurationError(f"{file} is damaged, or of another kind of run: {one_line(error)}") from None
 
 
 def one_line(error: Exception) -> str:
