@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -19,6 +20,12 @@ LABEL_NAMES = ("label", "class", "target", "y")
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 """What stands for a missing value; capitals don't matter."""
+
+LINE_CAP = 2**22
+"""A line of more characters is not read."""
+
+TEXT_CAP = 2**31
+"""A file of more characters, unpacked, is not read."""
 
 _DELIMITERS = ",;\t"
 _LARGEST = float(np.finfo(np.float32).max)
@@ -37,7 +44,8 @@ def read_csv(path: Path, label: str | None, max_features: int) -> tuple[NDArray[
 
     Raises:
         DataError: if the file is missing or no such table; if there is no column of labels or none besides; if a value
-            is missing, not a number or not finite, or a line has more or fewer values than there are columns.
+            is missing, not a number or not finite, or a line has more or fewer values than there are columns; if there
+            are more than :data:`LINE_CAP` characters in a line or :data:`TEXT_CAP` in all.
         UnknownNameError: if there is no column ``label``.
     """
     try:
@@ -56,10 +64,10 @@ def _opened(path: Path) -> TextIO:
 
 
 def _read(path: Path, stream: TextIO, label: str | None, max_features: int) -> tuple[NDArray[np.float32], list[str]]:
-    first = stream.readline()
+    first = stream.readline(LINE_CAP)
     stream.seek(0)
-    lines = csv.reader(stream, delimiter=max(_DELIMITERS, key=first.count))
-    columns = [name.strip() for name in next(lines, [])]
+    lines = _lines(path, stream, max(_DELIMITERS, key=first.count))
+    columns = [" ".join(name.strip().splitlines()) for name in next(lines, (1, []))[1]]
     _require_names(path, columns)
     place = _label_column(path, columns, label)
     if not 1 <= len(columns) - 1 <= max_features:
@@ -67,17 +75,42 @@ def _read(path: Path, stream: TextIO, label: str | None, max_features: int) -> t
             f"{path}: must have 1 to {max_features} columns besides {columns[place]!r}, has {len(columns) - 1}"
         )
     features = columns[:place] + columns[place + 1 :]
-    rows, labels = [], []
-    for number, values in _rows(path, lines, len(columns)):
+    table, labels = array("f"), []
+    for number, values in lines:
+        if not values:
+            continue
+        if len(values) != len(columns):
+            names = f"the first line names {len(columns)} columns"
+            raise DataError(f"{path}: line {number} has {len(values)} values, {names}")
         text = values.pop(place).strip()
         if text.lower() in MISSING - {"none"}:
             raise DataError(f"{path}: line {number} has no label in column {columns[place]!r}")
         labels.append(text)
-        row = [_number(path, number, name, value) for name, value in zip(features, values, strict=True)]
-        rows.append(np.array(row, dtype=np.float32))
-    if not rows:
+        table.extend(_number(path, number, name, value) for name, value in zip(features, values, strict=True))
+    if not labels:
         raise DataError(f"{path}: has no line below the names of its columns")
-    return np.stack(rows), labels
+    return np.frombuffer(table, dtype=np.float32).reshape(len(labels), len(features)), labels
+
+
+def _lines(path: Path, stream: TextIO, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The values of each line, with its number in the file as an editor counts it."""
+    length = total = 0
+
+    def limited() -> Iterator[str]:
+        nonlocal length, total
+        while text := stream.readline(LINE_CAP + 1):
+            length += len(text)
+            total += len(text)
+            if length > LINE_CAP:
+                raise DataError(f"{path}: line {lines.line_num + 1} has more than {LINE_CAP} characters")
+            if total > TEXT_CAP:
+                raise DataError(f"{path}: has more than {TEXT_CAP} characters; a .npz file may hold more")
+            yield text
+
+    lines = csv.reader(limited(), delimiter=delimiter)
+    for values in lines:
+        length = 0  # which counts what several lines hold that quotes make one
+        yield lines.line_num, values
 
 
 def _require_names(path: Path, columns: list[str]) -> None:
@@ -88,7 +121,7 @@ def _require_names(path: Path, columns: list[str]) -> None:
             raise DataError(f"{path}: column {number} has no name; name it, or take it out if it only counts the rows")
         if columns.count(name) > 1:
             raise DataError(f"{path}: has {columns.count(name)} columns called {name!r}")
-    if all(_is_number(name) for name in columns):
+    if all(_parsed(name) is not None for name in columns):
         raise DataError(f"{path}: its first line must name the columns, but holds numbers ({columns[0]}, ...)")
 
 
@@ -109,33 +142,18 @@ def _label_column(path: Path, columns: list[str], label: str | None) -> int:
     return columns.index(found[0])
 
 
-def _rows(path: Path, lines: Iterator[list[str]], count: int) -> Iterator[tuple[int, list[str]]]:
-    """The lines that are not empty, with their numbers in the file as an editor counts them."""
-    for values in lines:
-        number: int = lines.line_num  # type: ignore[attr-defined]
-        if not values:
-            continue
-        if len(values) != count:
-            raise DataError(f"{path}: line {number} has {len(values)} values, the first line names {count} columns")
-        yield number, values
-
-
 def _number(path: Path, line: int, column: str, value: str) -> float:
-    try:
-        number = float(value)
-        if abs(number) <= _LARGEST:
-            return number
-        wanted = "must be finite in 32 bits"
-    except ValueError:
-        wanted = "must be numbers"
+    number = _parsed(value)
+    if number is not None and abs(number) <= _LARGEST:
+        return number
+    wanted = "must be numbers" if number is None else "must be finite in 32 bits"
     if value.strip().lower() in MISSING:
         raise DataError(f"{path}: line {line} has no value in column {column!r}; fill it in or leave the line out")
     raise DataError(f"{path}: line {line} has {value!r} in column {column!r}, which {wanted}")
 
 
-def _is_number(text: str) -> bool:
+def _parsed(text: str) -> float | None:
     try:
-        float(text)
+        return None if "_" in text else float(text)  # Python's own numbers may have underscores
     except ValueError:
-        return False
-    return True
+        return None

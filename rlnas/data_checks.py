@@ -38,20 +38,34 @@ def checked_features(where: str, x: NDArray[Any]) -> NDArray[np.float32]:
     return features
 
 
+def require_labels(where: str, labels: NDArray[Any]) -> None:
+    """Make sure that labels are numbers or texts of shape (N,) and none is missing.
+
+    Raises:
+        DataError: otherwise, beginning with ``where``.
+    """
+    if labels.ndim != 1 or labels.dtype.kind not in "biufUSO":
+        raise DataError(f"{where}: labels must be numbers or texts of shape (N,), got {labels.dtype} {labels.shape}")
+    for row, value in enumerate(labels.tolist()):
+        try:
+            missing = value is None or bool(value != value) or value in ("", b"")
+        except (TypeError, ValueError):  # pandas' NA, or an array, is neither equal nor unequal
+            wanted = "labels must be numbers or texts"
+            raise DataError(f"{where}: {wanted}, got {type(value).__name__} in row {row}") from None
+        if missing:
+            raise DataError(f"{where}: row {row} has no label")
+        if labels.dtype.kind == "f" and not value.is_integer():
+            raise DataError(f"{where}: labels must name classes, got the number {value} in row {row}")
+
+
 def numbered(where: str, labels: NDArray[Any]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """The classes that labels name, in their order, and the number of each label's class.
 
     Raises:
-        DataError: beginning with ``where``, if a label is missing or they are not numbers or texts of shape (N,).
+        DataError: see :func:`require_labels`.
     """
-    if labels.ndim != 1 or labels.dtype.kind not in "biufUSO":
-        raise DataError(f"{where}: labels must be numbers or texts of shape (N,), got {labels.dtype} {labels.shape}")
+    require_labels(where, labels)
     values = labels.tolist()
-    for row, value in enumerate(values):
-        if value is None or value != value or value in ("", b""):
-            raise DataError(f"{where}: row {row} has no label")
-        if labels.dtype.kind == "f" and not value.is_integer():
-            raise DataError(f"{where}: labels must name classes, got the number {value} in row {row}")
     if labels.dtype.kind == "f":
         values = [int(value) for value in values]
     texts = [value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value) for value in values]
@@ -62,11 +76,6 @@ def numbered(where: str, labels: NDArray[Any]) -> tuple[tuple[str, ...], NDArray
     return classes, np.array([number[text] for text in texts], dtype=np.int64)
 
 
-def official_test(y: NDArray[np.int64], test: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
-    """The official test part; None where it is empty or holds whole classes, as sets for few-shot learning have it."""
-    if test is None or not test.any():
-        return None
-    if test.shape != y.shape or test.all():
-        return test  # for UserData to refuse
-    inside = np.bincount(y, test) / np.bincount(y)
-    return None if np.isin(inside, (0, 1)).all() else test
+def tells_classes_apart(y: NDArray[np.int64], test: NDArray[np.bool_]) -> bool:
+    """Whether a test part holds whole classes, as sets for few-shot learning have it."""
+    return bool(np.isin(np.bincount(y, test) / np.bincount(y), (0, 1)).all())

@@ -16,7 +16,7 @@ import numpy as np
 from rlnas.digits import DigitsSource
 from rlnas.errors import ConfigurationError, DataError, UnknownNameError, one_of
 from rlnas.few_shot import SPLITS, FewShotOptions, FewShotSource
-from rlnas.image_files import read_folder, read_npz
+from rlnas.image_files import absolute, read_folder, read_npz
 from rlnas.table_presets import KNOWN_TABLES, with_data
 from rlnas.task import TaskSource
 from rlnas.torchvision_sets import TORCHVISION_SETS, read_torchvision
@@ -145,7 +145,7 @@ def _few_shot_source(spec: Mapping[str, Any], download: bool) -> TaskSource:
     options = FewShotOptions(**{field: spec[field] for field in option_names if field in spec})
     origin = {field: spec[field] for field in ("kind", place, "image_size") if spec.get(field) is not None}
     if place in origin:
-        origin[place] = str(Path(str(origin[place])).expanduser().resolve())
+        origin[place] = str(absolute(str(origin[place])))
     size = origin.get("image_size")
     if isinstance(size, tuple):
         origin["image_size"] = list(size)

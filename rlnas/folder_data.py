@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from rlnas.data_files import FileStamp
 from rlnas.errors import DataError
-from rlnas.image_files import image_files, read_image
+from rlnas.image_files import class_folders, folders_and_images, image_files, read_image
 from rlnas.images import IMAGE_SIZES, covering, shrunk
 
 PARTS = ("train", "test", "val", "valid", "validation")
-"""Sub-folders of these names, ``train`` among them, are parts of the data if ``train`` holds folders itself."""
+"""Sub-folders of these names, ``train`` among them, are parts of the data if ``train`` holds folders itself; capitals
+don't matter."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,13 @@ def list_image_folder(root: Path) -> list[ListedImage]:
     Raises:
         DataError: see :func:`read_image_folder`.
     """
-    parts = _subfolders(root)
-    names = [part.name for part in parts]
-    if "train" in names and set(names) <= set(PARTS) and _subfolders(root / "train"):
-        classes = [(folder, part.name == "test") for part in parts for folder in _required_classes(part)]
+    folders = class_folders(root)
+    named = {folder.name.lower(): folder for folder in folders}
+    if "train" in named and named.keys() <= set(PARTS) and folders_and_images(named["train"])[0]:
+        classes = [(folder, part.name.lower() == "test") for part in folders for folder in class_folders(part)]
     else:
-        classes = [(folder, False) for folder in _required_classes(root)]
+        _require_no_parts(root, folders)
+        classes = [(folder, False) for folder in folders]
     return [ListedImage(file, folder.name, test) for folder, test in classes for file in image_files(root, folder)]
 
 
@@ -58,8 +60,9 @@ def read_image_folder(
         official test part; the files.
 
     Raises:
-        DataError: if the folder or a class is empty, an image is corrupt, too small or too large, a link leaves the
-            folder, or a file vanishes or changes before it is read.
+        DataError: if the folder or a class is empty, an image lies in no class's folder, parts have other names or
+            lie beside other folders, an image is corrupt, too small or too large, a link leaves the folder, or a file
+            vanishes or changes before it is read.
     """
     listed = list_image_folder(root)
     files = tuple(FileStamp.of(image.path) for image in listed)
@@ -86,15 +89,20 @@ def _stacked(images: Sequence[NDArray[np.uint8]], image_size: int) -> NDArray[np
     return stacked
 
 
-def _required_classes(folder: Path) -> list[Path]:
-    found = _subfolders(folder)
-    if not found:
-        raise DataError(f"{folder}: has no sub-folders; it needs one for each class")
-    return found
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    try:
-        return [f for f in sorted(folder.iterdir()) if f.is_dir() and not f.name.startswith(".")]
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
+def _require_no_parts(root: Path, folders: Sequence[Path]) -> None:
+    """A class's images may lie in folders of its own, but a part of the data, which holds classes, is no class."""
+    wanted = "parts must be called train, test and val, with no other folder beside them"
+    for folder in folders:
+        if folder.name.lower().startswith("train") and folders_and_images(folder)[0]:
+            raise DataError(f"{folder}: holds folders, so it is a part of the data and not a class; {wanted}")
+    held: list[set[str]] = []
+    for folder in folders:
+        below, images = folders_and_images(folder)
+        held.append({inner.name.lower() for inner in below})
+        shared = sorted(set.intersection(*held))
+        if images or len(shared) < 2:
+            return
+    raise DataError(
+        f"{root}: every folder in it holds the folders {shared[0]!r} and {shared[1]!r}, as parts of the data do and "
+        f"classes must not; {wanted}"
+    )

@@ -5,6 +5,7 @@ What cannot serve is refused with a :class:`~rlnas.errors.DataError` that names 
 
 from __future__ import annotations
 
+import os
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -14,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
+from rlnas.data_checks import require_labels
 from rlnas.errors import DataError
 from rlnas.images import ImageSet, ImageSize, Parts, Pixels, checked_pixels, checked_size, grouped, resize
 
@@ -34,23 +37,22 @@ def read_folder(path: str | Path, image_size: ImageSize = None) -> ImageSet:
     """The images of a folder that has one sub-folder for each class.
 
     Images may lie deeper within a class's folder. Hidden files and files that are no images by their ending are
-    skipped. Images are turned as their EXIF data say, transparent ones are laid on white, 16 bits a pixel become 8. If
-    all are grey they have 1 channel, otherwise all are RGB.
+    skipped. Images are turned as their EXIF data say, transparent ones are laid on white, 12 and 16 bits a pixel become
+    8. If all are grey they have 1 channel, otherwise all are RGB.
 
     Args:
         path: the folder.
         image_size: the size to give every image (bilinear, with antialiasing); needed where they differ.
 
     Raises:
-        DataError: if the folder is missing or empty, has fewer than two classes, an image is corrupt or larger than
-            :data:`PIXEL_CAP`, sizes differ and ``image_size`` is None, or a link leaves the folder.
+        DataError: if the folder is missing or empty, has fewer than two classes, an image lies beside their folders, is
+            corrupt or larger than :data:`PIXEL_CAP`, sizes differ and ``image_size`` is None, or a link leaves the
+            folder.
     """
     root, size = absolute(path), checked_size(image_size)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise DataError(f"{root}: no such folder")
-    folders = [f for f in sorted(root.iterdir()) if f.is_dir() and not f.name.startswith(".")]
-    if not folders:
-        raise DataError(f"{root}: has no sub-folders; it needs one for each class")
+    folders = class_folders(root)
     files = [image_files(root, folder) for folder in folders]
     arrays = _read_images(files, size)
     channels = max(image.shape[2] for members in arrays for image in members)
@@ -83,19 +85,49 @@ def read_npz(path: str | Path, image_size: ImageSize = None) -> ImageSet:
 
 
 def absolute(path: str | Path) -> Path:
-    """The path itself, without ``~``, links or ``..``."""
-    return _resolved(Path(path).expanduser())
+    """The path itself, without ``~``, links or ``..``.
 
-
-def _resolved(path: Path) -> Path:
+    Raises:
+        DataError: if it leads nowhere.
+    """
     try:
-        return path.resolve()
-    except (OSError, RuntimeError) as error:  # a link that leads to itself
+        return Path(path).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a link to itself, the home of nobody, a null byte
         raise DataError(f"{path}: cannot be followed ({error})") from None
 
 
 def _by(image: Pixels) -> str:
     return f"{image.shape[0]} x {image.shape[1]}"
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """The sub-folders of a folder that has one for each class.
+
+    Raises:
+        DataError: if there are none, or an image lies beside them.
+    """
+    folders, images = folders_and_images(folder)
+    if not folders:
+        raise DataError(f"{folder}: has no sub-folders; it needs one for each class")
+    if images:
+        raise DataError(f"{images[0]}: has no label, because it lies beside the folders of the classes")
+    return folders
+
+
+def folders_and_images(folder: Path) -> tuple[list[Path], list[Path]]:
+    """What lies in the folder itself, sorted; hidden ones and other files excepted."""
+    folders, images = [], []
+    try:
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith("."):
+                continue
+            if path.is_dir():
+                folders.append(path)
+            elif path.suffix.lower() in ENDINGS:
+                images.append(path)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
+    return folders, images
 
 
 def image_files(root: Path, folder: Path) -> list[Path]:
@@ -104,7 +136,7 @@ def image_files(root: Path, folder: Path) -> list[Path]:
     for file in [folder, *sorted(folder.rglob("*"))]:
         if any(part.startswith(".") for part in file.relative_to(root).parts):
             continue
-        if not _resolved(file).is_relative_to(root):
+        if not absolute(file).is_relative_to(root):
             raise DataError(f"{file}: is a link that leaves {root}")
         if file.suffix.lower() in ENDINGS and not file.is_dir():
             found.append(file)
@@ -150,16 +182,17 @@ def read_image(path: Path, pixel_cap: int = PIXEL_CAP) -> NDArray[np.uint8]:
                     raise ValueError(f"{height} x {width} pixels exceed the limit of {pixel_cap}")
                 return _decode(image)
     except Exception as error:  # a corrupt file makes Pillow's decoders raise almost anything
-        raise DataError(f"{path}: not a readable image ({error})") from error
+        raise DataError(f"{path}: not a readable image ({_one_line(error)})") from error
 
 
 def _decode(opened: Image.Image) -> NDArray[np.uint8]:
     image = ImageOps.exif_transpose(opened)
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers")
-    if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's own conversion would clip at 255
-        deep = np.asarray(image, dtype=np.int64)
-        return np.asarray(np.clip(deep >> 8, 0, 255), dtype=np.uint8)[:, :, None]
+    if image.mode.startswith("I;16") or (image.mode == "I" and opened.format in ("PNG", "PPM")):
+        # Pillow's own conversion would clip at 255. Only of a TIFF it leaves 12 bits as they are.
+        bits = opened.tag_v2[BITSPERSAMPLE][0] if isinstance(opened, TiffImageFile) else 16
+        return np.asarray(np.asarray(image, dtype=np.int64) >> (bits - 8), dtype=np.uint8)[:, :, None]
+    if image.mode in ("F", "I"):
+        raise ValueError("its pixels are floating-point numbers or integers of no known range")
     grey = image.mode in ("1", "L", "LA")
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         page = Image.new("RGBA", image.size, "white")
@@ -174,7 +207,7 @@ def npz_arrays(path: Path) -> dict[str, NDArray[Any]]:
     Raises:
         DataError: see :func:`read_npz`.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"{path}: no such file")
     arrays: dict[str, NDArray[Any]] = {}
     reading = "not a readable .npz file"
@@ -191,8 +224,12 @@ def npz_arrays(path: Path) -> dict[str, NDArray[Any]]:
                     if not isinstance(arrays[name], np.ndarray):
                         raise ValueError("it is not an array")
         except Exception as error:  # numpy and zipfile raise many kinds on what is not, or no longer, an archive
-            raise DataError(f"{path}: {reading} ({error})") from error
+            raise DataError(f"{path}: {reading} ({_one_line(error)})") from error
     return arrays
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _require_harmless(archive: zipfile.ZipFile) -> None:
@@ -235,6 +272,7 @@ def joined_npz(
                 f"{path}: {y} must be {len(examples[x])} integers or texts, one for each image of {x}; "
                 f"got {arrays[y].dtype} of shape {arrays[y].shape}"
             )
+        require_labels(f"{path}: {y}", arrays[y])
     kinds = {x: (examples[x].shape[1:], str(examples[x].dtype)) for x, _ in pairs}
     if len(set(kinds.values())) > 1:
         raise DataError(f"{path}: images differ in shape or kind: {kinds}")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rlnas.data_checks import checked_features
-from rlnas.errors import ConfigurationError, DataError, at_least, one_of
+from rlnas.errors import DataError, at_least, one_of
 from rlnas.images import checked_pixels, covering, with_channels
 from rlnas.user_data import UserData
 
@@ -131,19 +131,3 @@ def preprocessing_of(data: UserData, train: NDArray[np.int64]) -> Preprocessing:
     is_bytes = data.x.dtype == np.uint8
     white = 255.0 if is_bytes else max(1.0, float(data.x[train].max()))
     return Preprocessing("images", data.input_shape, is_bytes, white, np.empty(0), np.empty(0))
-
-
-def as_input(data: UserData, rows: NDArray[np.int64], train: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-    """Rows of the data as networks see them, float32 of shape (n, C, H, W).
-
-    Args:
-        data: the data.
-        rows: which.
-        train: see :func:`preprocessing_of`; may be left out for images of bytes.
-
-    Raises:
-        ConfigurationError: if ``train`` is left out for others.
-    """
-    if train is None and data.x.dtype != np.uint8:
-        raise ConfigurationError(f"train must be the rows that {data.kind} are scaled by, got None")
-    return preprocessing_of(data, rows if train is None else train)(data.x[rows])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlnas.csv_data import read_csv
-from rlnas.data_checks import MAX_CLASSES, MAX_FEATURES, checked_features, numbered, official_test
+from rlnas.data_checks import MAX_CLASSES, MAX_FEATURES, checked_features, numbered, tells_classes_apart
 from rlnas.data_files import FileStamp
 from rlnas.errors import ConfigurationError, DataError, at_least
 from rlnas.folder_data import list_image_folder, read_image_folder
@@ -141,21 +142,22 @@ def read_data(
             :data:`~rlnas.torchvision_sets.TORCHVISION_SETS` (a folder of that name is ``./NAME``).
         image_size: the shorter side of larger images, 8 to 224 pixels; by default :data:`DEFAULT_IMAGE_SIZE`.
         label: of a ``.csv`` file the column of labels.
-        pixel_cap: an image file of more pixels is refused before it is unpacked.
+        pixel_cap: an image file of more pixels is refused before it is unpacked; 1 to :data:`PIXEL_CAP`.
         data: of a set of torchvision the folder that holds it, see
             :func:`~rlnas.torchvision_sets.read_torchvision`.
         download: whether torchvision may download its set.
 
     Returns:
-        The data. An official validation part is not told from the training part; an official split that tells classes
-        rather than images apart is left out.
+        The data. An official validation part is not told from the training part. Where Omniglot or a ``split`` of a
+        ``.npz`` file tells classes rather than images apart, as for few-shot learning, it is left out.
 
     Raises:
         ConfigurationError: if an option is not allowed.
         DataError: if the data cannot serve; the file or field is named.
     """
     size = _checked_image_size(image_size)
-    at_least("pixel_cap", pixel_cap, 1)
+    if at_least("pixel_cap", pixel_cap, 1) > PIXEL_CAP:
+        raise ConfigurationError(f"pixel_cap must be at most {PIXEL_CAP}, got {pixel_cap!r}")
     ending = str(source).lower()
     is_table = ending.endswith((".csv", ".csv.gz"))
     if label is not None and not is_table:
@@ -168,17 +170,19 @@ def read_data(
         if data is not None:
             origin["data"] = str(absolute(data))
         images = read_torchvision(str(source), data, None, download)
-        return replace(_from_image_set(images, size), origin=origin)
+        return replace(_from_image_set(images, size, few_shot=True), origin=origin)
     path = absolute(source)
     origin["source"] = str(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         x, labels, test, files = read_image_folder(path, size, pixel_cap)
         read = _labelled(str(path), x, np.array(labels), test)
         return replace(read, origin=origin, files=files)
     if ending.endswith(_ARCHIVES) and not is_table:
         raise DataError(f"{path}: archives are not read; unpack it and give the folder")
     if not is_table and not ending.endswith(".npz"):
-        what = "is neither a folder nor a .npz, .csv or .csv.gz file" if path.exists() else "no such file or folder"
+        what = (
+            "is neither a folder nor a .npz, .csv or .csv.gz file" if os.path.exists(path) else "no such file or folder"
+        )
         raise DataError(f"{path}: {what}, nor is it a set of torchvision ({', '.join(TORCHVISION_SETS)})")
     file = FileStamp.of(path)
     if is_table:
@@ -247,23 +251,30 @@ def checked_images(where: str, x: NDArray[Any], image_size: int | None = None) -
     return np.stack([shrunk(image, size) for image in pixels])
 
 
-def _labelled(name: str, x: Pixels, labels: NDArray[Any], test: NDArray[np.bool_] | None = None) -> UserData:
+def _labelled(
+    name: str, x: Pixels, labels: NDArray[Any], test: NDArray[np.bool_] | None = None, few_shot: bool = False
+) -> UserData:
+    """The data; without a test part of whole classes if it may be a set for ``few_shot`` learning."""
     if len(labels) != len(x):
         raise DataError(f"{name}: must have a label for each of {len(x)} examples, has {len(labels)}")
     classes, y = numbered(name, labels)
-    return UserData(name, classes, x, y, official_test(y, test))
+    if test is not None and (not test.any() or (few_shot and tells_classes_apart(y, test))):
+        test = None
+    return UserData(name, classes, x, y, test)
 
 
-def _from_image_set(images: ImageSet, image_size: int) -> UserData:
+def _from_image_set(images: ImageSet, image_size: int, few_shot: bool) -> UserData:
     x = checked_images(images.name, np.concatenate(images.images), image_size)
     y = np.repeat(np.array(images.classes), [len(array) for array in images.images])
-    return _labelled(images.name, x, y, None if images.parts is None else np.concatenate(images.parts) == 2)
+    test = None if images.parts is None else np.concatenate(images.parts) == 2
+    return _labelled(images.name, x, y, test, few_shot)
 
 
 def _read_npz(path: Path, image_size: int) -> UserData:
     arrays = npz_arrays(path)
+    few_shot = "split" in arrays
     examples = {name: array for name, array in arrays.items() if name.startswith("x")}
     if "images" in arrays or not examples or any(array.ndim != 2 for array in examples.values()):
-        return replace(_from_image_set(read_npz(path), image_size), name=str(path))
+        return replace(_from_image_set(read_npz(path), image_size, few_shot), name=str(path))
     x, y, parts = joined_npz(path, examples, arrays)
-    return _labelled(str(path), checked_features(str(path), x), y, None if parts is None else parts == 2)
+    return _labelled(str(path), checked_features(str(path), x), y, None if parts is None else parts == 2, few_shot)

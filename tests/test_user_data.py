@@ -27,9 +27,9 @@ import rlnas.folder_data
 from rlnas.data_division import divide, stratified_order
 from rlnas.datasets import parse_tasks, source_from_spec
 from rlnas.errors import ConfigurationError, DataError, UnknownNameError
-from rlnas.image_files import read_image
+from rlnas.image_files import PIXEL_CAP, read_image
 from rlnas.images import covering, shrunk
-from rlnas.preprocessing import Preprocessing, as_input, preprocessing_of
+from rlnas.preprocessing import Preprocessing, preprocessing_of
 from rlnas.user_data import UserData, data_from_arrays, read_data
 from rlnas.user_source import MAX_QUERIES, UserSource, search_task
 
@@ -48,6 +48,14 @@ def folder(tmp_path: Path) -> Path:
         for number in range(5):
             save_image(root / label / f"{number}.png", value=first + number)
     return root
+
+
+def tiff(bits: int, pixels: bytes) -> bytes:
+    """A TIFF file of 1 x 4 grey pixels of so many bits."""
+    tags = {256: 4, 257: 1, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: len(pixels)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return struct.pack("<2sHI", b"II", 42, 8 + len(pixels)) + pixels + directory
 
 
 def write(path: Path, text: str) -> Path:
@@ -83,17 +91,19 @@ def test_classes_that_are_numbers_ascend(tmp_path: Path) -> None:
     assert read_data(tmp_path).classes == ("-1", "9", "10")
 
 
-@pytest.mark.parametrize("more", [(), ("val",), ("valid", "validation")])
-def test_a_folder_with_train_and_test_has_an_official_split(tmp_path: Path, more: tuple[str, ...]) -> None:
-    for part in ("train", "test", *more):
+@pytest.mark.parametrize(
+    "parts", [("train", "test"), ("train", "test", "val"), ("train", "test", "valid", "validation"), ("Train", "TEST")]
+)
+def test_a_folder_with_train_and_test_has_an_official_split(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    for part in parts:
         for label in ("cat", "dog"):
-            save_image(tmp_path / part / label / "a.png", value=200 if part == "test" else 100)
+            save_image(tmp_path / part / label / "a.png", value=200 if part.lower() == "test" else 100)
     data = read_data(tmp_path)
     assert data.classes == ("cat", "dog")
     assert data.test is not None
     np.testing.assert_array_equal(data.test, data.x[:, 0, 0, 0] == 200)
     assert data.test.sum() == 2
-    assert len(data.x) == 4 + 2 * len(more)
+    assert len(data.x) == 2 * len(parts)
 
 
 def test_train_and_test_may_be_classes(tmp_path: Path) -> None:
@@ -110,6 +120,86 @@ def test_a_class_that_only_the_test_part_has_is_named(tmp_path: Path) -> None:
     save_image(tmp_path / "test" / "dog" / "a.png")
     with pytest.raises(DataError, match="class 'dgo' has no example outside the official test part"):
         read_data(tmp_path)
+
+
+def test_test_classes_that_are_all_written_otherwise_are_named(tmp_path: Path) -> None:
+    for place in ("train/Cat", "train/Dog", "test/cat", "test/dog"):
+        save_image(tmp_path / place / "a.png")
+    with pytest.raises(DataError, match="class 'cat' has no example outside the official test part"):
+        read_data(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        ("training/cat training/dog testing/cat testing/dog", "/training: holds folders, so it is a part of the data"),
+        ("training/Cat training/Dog testing/cat testing/dog", "/training: holds folders, so it is a part of the data"),
+        ("train/cat train/dog test/cat test/dog unlabelled", "/train: holds folders, so it is a part of the data"),
+        ("Train/cat Train/dog Test/cat Test/dog Meta/x", "/Train: holds folders, so it is a part of the data"),
+        ("learn/Cat learn/Dog exam/cat exam/dog", ": every folder in it holds the folders 'cat' and 'dog'"),
+        ("1/cat 1/dog 1/eel 2/cat 2/dog 3/cat 3/dog", ": every folder in it holds the folders 'cat' and 'dog'"),
+        ("cat/train cat/test dog/train dog/test", ": every folder in it holds the folders 'test' and 'train'"),
+    ],
+)
+def test_parts_are_not_taken_for_classes(tmp_path: Path, places: str, message: str) -> None:
+    for place in places.split():
+        save_image(tmp_path / place / "a.png")
+    with pytest.raises(DataError, match=f"^{tmp_path}{message}.*; parts must be called train, test and val"):
+        read_data(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        "cat/2021 dog/2022",  # tell themselves apart
+        "cat/2020 cat/2021 dog/2021 dog/2022",
+        "cat/images dog/images eel/images",
+        "cat cat/in cat/out dog/in dog/out",
+        "train bus/old bus/new car",
+        "train/cat/in train/cat/out train/dog/in train/dog/out test/cat test/dog",
+    ],
+)
+def test_images_of_a_class_may_lie_deeper(tmp_path: Path, places: str) -> None:
+    for place in places.split():
+        save_image(tmp_path / place / "a.png")
+    data = read_data(tmp_path)
+    assert len(data.x) == len(places.split())
+    assert set(data.classes) in ({"cat", "dog"}, {"cat", "dog", "eel"}, {"train", "bus", "car"})
+
+
+@pytest.mark.parametrize("place", ["", "train", "test"])
+def test_an_image_beside_the_folders_of_the_classes_has_no_label(tmp_path: Path, place: str) -> None:
+    for label in ("cat", "dog"):
+        for part in ("train", "test") if place else ("",):
+            save_image(tmp_path / part / label / "a.png")
+    save_image(tmp_path / place / ".hidden.png")
+    write(tmp_path / place / "notes.txt", "no image")
+    assert read_data(tmp_path).classes == ("cat", "dog")
+    stray = tmp_path / place / "a.JPG"
+    save_image(stray)
+    with pytest.raises(DataError, match=f"^{stray}: has no label, because it lies beside the folders of the classes"):
+        read_data(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "depth"), [("a.png", 16), ("a.tif", 16), ("a.pgm", 16), ("a.tif", 12)])
+def test_deep_pixels_become_bytes(tmp_path: Path, name: str, depth: int) -> None:
+    pixels = np.array([[0, 0x1234, 0x8000, 0xFFFF]], np.uint16)
+    path = tmp_path / name
+    if name == "a.pgm":
+        path.write_bytes(b"P5 4 1 65535\n" + pixels.astype(">u2").tobytes())
+    elif depth == 12:
+        path.write_bytes(tiff(12, bytes.fromhex("000123800fff")))
+    else:
+        Image.fromarray(pixels).save(path)
+    assert read_image(path).ravel().tolist() == [0, 0x12, 0x80, 0xFF]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_pixels_of_no_known_range_are_refused(folder: Path, dtype: Any) -> None:
+    path = folder / "cat" / "deep.tif"
+    Image.fromarray(np.arange(64, dtype=dtype).reshape(8, 8)).save(path)
+    with pytest.raises(DataError, match=rf"{path}: not a readable image \(its pixels are .* of no known range\)"):
+        read_data(folder)
 
 
 def test_one_colour_image_makes_all_of_them_rgb(folder: Path) -> None:
@@ -197,6 +287,8 @@ def test_an_image_of_more_pixels_than_the_cap_is_not_unpacked(folder: Path) -> N
     assert read_data(folder, pixel_cap=900).ways == 2
     with pytest.raises(ConfigurationError, match="pixel_cap must be an integer >= 1, got 0"):
         read_data(folder, pixel_cap=0)
+    with pytest.raises(ConfigurationError, match="pixel_cap must be at most 89478485, got 89478486"):
+        read_data(folder, pixel_cap=PIXEL_CAP + 1)
 
 
 def test_a_decompression_bomb_is_not_unpacked(folder: Path) -> None:
@@ -330,6 +422,32 @@ def test_an_official_split_by_classes_is_left_out(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=images, split=[0, 0, 1, 1])
     data = read_data(tmp_path / "a.npz")
     assert (data.ways, data.test) == (4, None)
+    x, y = np.zeros((8, 3)), np.arange(8) // 2
+    np.savez(tmp_path / "a.npz", x=x, y=y, split=y // 2)
+    assert read_data(tmp_path / "a.npz").test is None
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (3,)])
+def test_a_class_that_only_x_test_has_is_named(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    x = np.zeros((4, *shape), np.uint8)
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=["Cat", "Dog"] * 2, x_test=x, y_test=["cat", "dog"] * 2)
+    with pytest.raises(DataError, match="class 'cat' has no example outside the official test part"):
+        read_data(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (3,)])
+def test_the_row_of_an_npz_that_has_no_label_is_named(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((6, *shape), np.uint8), y=["a", "b", "a", "b", "", "a"])
+    with pytest.raises(DataError, match=f"^{tmp_path}/a.npz: y: row 4 has no label"):
+        read_data(tmp_path / "a.npz")
+
+
+def test_a_long_reason_to_refuse_an_npz_is_one_line(tmp_path: Path) -> None:
+    fields = [(f"field{number}", "f4") for number in range(2000)]
+    np.savez(tmp_path / "a.npz", x=np.zeros(2, fields), y=[0, 1])
+    with pytest.raises(DataError, match=f"{tmp_path}/a.npz: x cannot be read") as caught:
+        read_data(tmp_path / "a.npz")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("member", ["../x.npy", "/x.npy", "a/../../x.npy", "..\\x.npy", "C:\\x.npy", "C:x.npy"])
@@ -382,6 +500,16 @@ def test_what_is_no_data_is_refused(tmp_path: Path) -> None:
     for name in ("a.csv", "a.csv.gz", "a.npz"):
         with pytest.raises(DataError, match=f"{name}: not a readable file"):
             read_data(tmp_path / name)
+    with pytest.raises(DataError, match="no such file or folder"):
+        read_data("x" * 5000)
+
+
+@pytest.mark.parametrize("source", ["~nobodyxyz/data", "a\0b", "a\0b.csv", "a\0b.npz", "\ud800"])
+def test_a_path_that_leads_nowhere_is_refused(source: str) -> None:
+    with pytest.raises(DataError, match=f"^{source}: cannot be followed"):
+        read_data(source)
+    with pytest.raises(DataError, match=f"^{source}: cannot be followed"):
+        parse_tasks(f"folder:{source}:val")
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------------
@@ -439,6 +567,8 @@ def test_a_table_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFact
         ("a,b,y\n1,2,0\n1,NaN,1\n", "line 3 has no value in column 'b'"),
         ("a,b,y\n1,?,0\n", "line 2 has no value in column 'b'"),
         ("a,b,y\n1,Paris,0\n", "line 2 has 'Paris' in column 'b', which must be numbers"),
+        ("a,b,y\n1,1_000,0\n", "line 2 has '1_000' in column 'b', which must be numbers"),
+        ('"a\n(cm)",b\n1,2\n', r"no column is called .* \(columns: a \(cm\), b\)"),
         ("a,b,y\n1,inf,0\n", "line 2 has 'inf' in column 'b', which must be finite"),
         ("a,b,y\n1,-nan,0\n", "line 2 has '-nan' in column 'b', which must be finite"),
         ("a,b,y\n1,-1e300,0\n", "line 2 has '-1e300' in column 'b', which must be finite in 32 bits"),
@@ -461,9 +591,36 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes) -> N
         read_data(path)
 
 
+def test_names_of_columns_may_have_line_breaks(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", '"width\n(cm)","kind\nof pet"\n1,cat\n2,dog\n')
+    assert read_data(path, label="kind of pet").classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz"])
+@pytest.mark.parametrize("text", ["a,y\n" + 400_000 * "1,", "a,y\n" + 100_000 * '"\n",', 400_000 * "a,"])
+def test_an_enormous_line_is_not_read(tmp_path: Path, ending: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlnas.csv_data.LINE_CAP", 50_000)
+    path = tmp_path / f"a{ending}"
+    path.write_bytes(gzip.compress(text.encode()) if ending == ".csv.gz" else text.encode())
+    with pytest.raises(DataError, match=rf"^{path}: line \d+ has more than 50000 characters"):
+        read_data(path)
+
+
+def test_a_table_that_unpacks_to_too_much_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress(b"a,y\n" + 999 * b"1,0\n2,1\n"))
+    monkeypatch.setattr("rlnas.csv_data.TEXT_CAP", 7996)
+    assert len(read_data(path).x) == 1998
+    monkeypatch.setattr("rlnas.csv_data.TEXT_CAP", 7995)
+    with pytest.raises(DataError, match=f"^{path}: has more than 7995 characters; a .npz file may hold more"):
+        read_data(path)
+
+
 @settings(max_examples=150, deadline=None)
-@given(st.binary(max_size=60) | st.text('a,;y"\n\r 0.1\0', max_size=40).map(str.encode))
+@given(st.binary(max_size=60) | st.text('a,;y"\n\r 0.1\0\x85\u2028', max_size=40).map(str.encode))
 @example(b'a,y\n"1,0\n')
+@example(b'"a\nb","c\nd"\n1,2\n')
+@example('"a\u2028b",c\n1,2\n'.encode())
 @example(b"a,y\r1,0\r2,1\r")
 def test_any_bytes_are_a_table_or_refused_in_one_line(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzzed.csv"
@@ -474,6 +631,7 @@ def test_any_bytes_are_a_table_or_refused_in_one_line(tmp_path_factory: pytest.T
     except DataError as error:
         refused = str(error)
     assert refused == "" or refused.startswith(f"{path}: ")
+    assert len(refused.splitlines()) <= 1
 
 
 def test_labels_are_of_tables_alone(tmp_path: Path, folder: Path) -> None:
@@ -533,6 +691,11 @@ def test_labels_may_be_of_any_kind(labels: Any, classes: tuple[str, ...]) -> Non
         (np.zeros((2, 2)), [0, np.nan], "row 1 has no label"),
         (np.zeros((2, 2)), np.array(["a", None], object), "row 1 has no label"),
         (np.zeros((2, 2)), ["a", ""], "row 1 has no label"),
+        (
+            np.zeros((2, 2)),
+            np.array(["a", np.zeros(2)], object),
+            "labels must be numbers or texts, got ndarray in row 1",
+        ),
         (np.zeros((2, 2)), [0, 0.5], r"labels must name classes, got the number 0.5 in row 1"),
         (np.zeros((2, 2)), [0, np.inf], "labels must name classes, got the number inf in row 1"),
         (np.zeros((2, 2)), [3, 3], r"must have 2 to 1000 classes, has 1 \('3'\)"),
@@ -544,6 +707,12 @@ def test_arrays_that_cannot_serve_are_refused(x: Any, y: Any, message: str) -> N
         data_from_arrays(x, y)
 
 
+def test_the_missing_label_of_pandas_is_refused() -> None:
+    missing = pytest.importorskip("pandas").NA
+    with pytest.raises(DataError, match="labels must be numbers or texts, got NAType in row 1"):
+        data_from_arrays(np.zeros((2, 2)), np.array(["a", missing], object))
+
+
 def test_an_official_test_part_of_arrays_must_fit() -> None:
     x, y = np.zeros((4, 2)), [0, 1, 0, 1]
     assert data_from_arrays(x, y, test=[False] * 4).test is None
@@ -551,6 +720,8 @@ def test_an_official_test_part_of_arrays_must_fit() -> None:
         data_from_arrays(x, y, test=[True, False, False])
     with pytest.raises(DataError, match="class '0' has no example outside the official test part"):
         data_from_arrays(x, y, test=[True] * 4)
+    with pytest.raises(DataError, match="class '1' has no example outside the official test part"):
+        data_from_arrays(x, y, test=[False, True] * 2)
 
 
 def test_the_digest_follows_from_the_content(folder: Path, tmp_path: Path) -> None:
@@ -653,9 +824,9 @@ def test_every_beginning_of_a_stratified_order_is_stratified(counts: list[int], 
 @pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 255), (np.int64, 255), (np.float64, 1), (np.float32, 16)])
 def test_images_of_every_kind_are_shown_in_the_unit_range(dtype: Any, white: int) -> None:
     x = (np.linspace(0, 1, 4 * 8 * 9).reshape(4, 8, 9) * white).astype(dtype)
-    shown = as_input(data_from_arrays(x, [0, 1] * 2), np.array([3, 0]), np.arange(4))
-    assert (shown.dtype, shown.shape) == (np.float32, (2, 1, 8, 9))
-    np.testing.assert_allclose(shown[:, 0], x[[3, 0]] / white, atol=1e-6)
+    shown = preprocessing_of(data_from_arrays(x, [0, 1] * 2), np.arange(4))(x)
+    assert (shown.dtype, shown.shape) == (np.float32, (4, 1, 8, 9))
+    np.testing.assert_allclose(shown[:, 0], x / white, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float64])
@@ -674,7 +845,8 @@ def test_a_number_means_what_it_meant_in_training(dtype: Any) -> None:
 
 def test_colours_become_the_first_axis() -> None:
     data = random_images((4, 8, 9, 3))
-    np.testing.assert_array_equal(as_input(data, np.arange(4))[2, 1], data.x[2, :, :, 1] / np.float32(255))
+    shown = preprocessing_of(data, np.arange(4))(data.x)
+    np.testing.assert_array_equal(shown[2, 1], data.x[2, :, :, 1] / np.float32(255))
 
 
 def test_new_images_are_brought_to_the_form_of_those_trained_on() -> None:
@@ -691,16 +863,14 @@ def test_features_are_standardised_by_the_train_part_alone() -> None:
     x = np.column_stack([rng.normal(5, 3, 40), np.full(40, 0.1), rng.normal(-1e4, 1e-2, 40)]).astype(np.float32)
     x[30:, 0] += 1000
     x[30:, 1] = 7
-    data, train = data_from_arrays(x, np.arange(40) % 2), np.arange(30)
-    shown = as_input(data, train, train)
+    show = preprocessing_of(data_from_arrays(x, np.arange(40) % 2), np.arange(30))
+    shown = show(x[:30])
     assert shown.shape == (30, 3, 1, 1)
     np.testing.assert_allclose(shown.mean(0).ravel(), 0, atol=1e-6)
     np.testing.assert_allclose(shown.std(0).ravel(), [1, 0, 1], atol=1e-5)
-    held = as_input(data, np.arange(30, 40), train)
+    held = show(x[30:])
     assert (held[:, 1] == 0).all()  # a column that told nothing in training tells nothing later
     assert held[:, 0].min() > 100
-    with pytest.raises(ConfigurationError, match="train must be the rows that features are scaled by, got None"):
-        as_input(data, train)
 
 
 def test_preprocessing_is_kept_as_json() -> None:
