@@ -39,7 +39,7 @@ def list_image_folder(root: Path) -> list[ListedImage]:
     if "train" in named and named.keys() <= set(PARTS) and folders_and_images(named["train"])[0]:
         classes = [(folder, part.name.lower() == "test") for part in folders for folder in class_folders(part)]
     else:
-        _require_no_parts(root, folders)
+        _require_no_parts(folders)
         classes = [(folder, False) for folder in folders]
     return [ListedImage(file, folder.name, test) for folder, test in classes for file in image_files(root, folder)]
 
@@ -89,20 +89,12 @@ def _stacked(images: Sequence[NDArray[np.uint8]], image_size: int) -> NDArray[np
     return stacked
 
 
-def _require_no_parts(root: Path, folders: Sequence[Path]) -> None:
+def _require_no_parts(folders: Sequence[Path]) -> None:
     """A class's images may lie in folders of its own, but a part of the data, which holds classes, is no class."""
-    wanted = "parts must be called train, test and val, with no other folder beside them"
+    wanted = "parts must be called train, test and val, hold the classes, and have no other folder beside them"
     for folder in folders:
-        if folder.name.lower().startswith("train") and folders_and_images(folder)[0]:
+        inner = {each.name.lower() for each in folders_and_images(folder)[0]}
+        if inner and folder.name.lower() in ("train", "training"):
             raise DataError(f"{folder}: holds folders, so it is a part of the data and not a class; {wanted}")
-    held: list[set[str]] = []
-    for folder in folders:
-        below, images = folders_and_images(folder)
-        held.append({inner.name.lower() for inner in below})
-        shared = sorted(set.intersection(*held))
-        if images or len(shared) < 2:
-            return
-    raise DataError(
-        f"{root}: every folder in it holds the folders {shared[0]!r} and {shared[1]!r}, as parts of the data do and "
-        f"classes must not; {wanted}"
-    )
+        if inner >= {"train", "test"}:
+            raise DataError(f"{folder}: holds parts of the data, so it is no class; {wanted}")

@@ -136,15 +136,13 @@ def test_test_classes_that_are_all_written_otherwise_are_named(tmp_path: Path) -
         ("training/Cat training/Dog testing/cat testing/dog", "/training: holds folders, so it is a part of the data"),
         ("train/cat train/dog test/cat test/dog unlabelled", "/train: holds folders, so it is a part of the data"),
         ("Train/cat Train/dog Test/cat Test/dog Meta/x", "/Train: holds folders, so it is a part of the data"),
-        ("learn/Cat learn/Dog exam/cat exam/dog", ": every folder in it holds the folders 'cat' and 'dog'"),
-        ("1/cat 1/dog 1/eel 2/cat 2/dog 3/cat 3/dog", ": every folder in it holds the folders 'cat' and 'dog'"),
-        ("cat/train cat/test dog/train dog/test", ": every folder in it holds the folders 'test' and 'train'"),
+        ("cat/train cat/test dog/train dog/test", "/cat: holds parts of the data, so it is no class"),
     ],
 )
 def test_parts_are_not_taken_for_classes(tmp_path: Path, places: str, message: str) -> None:
     for place in places.split():
         save_image(tmp_path / place / "a.png")
-    with pytest.raises(DataError, match=f"^{tmp_path}{message}.*; parts must be called train, test and val"):
+    with pytest.raises(DataError, match=f"^{tmp_path}{message}.*; parts must be called train, test and val, "):
         read_data(tmp_path)
 
 
@@ -154,6 +152,7 @@ def test_parts_are_not_taken_for_classes(tmp_path: Path, places: str, message: s
         "cat/2021 dog/2022",  # tell themselves apart
         "cat/2020 cat/2021 dog/2021 dog/2022",
         "cat/images dog/images eel/images",
+        "cat/in cat/out dog/in dog/out",
         "cat cat/in cat/out dog/in dog/out",
         "train bus/old bus/new car",
         "train/cat/in train/cat/out train/dog/in train/dog/out test/cat test/dog",
