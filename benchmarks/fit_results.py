@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -209,7 +210,8 @@ def train_resnet(folder: Path, data: Path, seed: int) -> None:
     assert source.options == ("--set", "augmentation=natural")
     recipe = FinalTraining(width=1, augmentation="natural", seed=seed, threads=1)
     found = ResNet9(RESNET_WIDTH).parse(RESNET)
-    model = train_fully(found, read, divide(read, seed=seed), recipe, folder / "model")
+    with TemporaryDirectory() as temporary:
+        model = train_fully(found, read, divide(read, seed=seed), recipe, temporary)
     assert model is not None
     assert model.test is not None
     graph, shape = model.architecture.graph(read.ways), read.input_shape
@@ -219,6 +221,7 @@ def train_resnet(folder: Path, data: Path, seed: int) -> None:
         "flops": count_flops(graph, shape),
         "test": model.test.to_json(),
     }
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / FINISHED).write_text(json.dumps(result))
 
 
