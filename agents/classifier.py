@@ -18,7 +18,8 @@ from rlnas.errors import ConfigurationError, DataError
 from rlnas.final_training import FinalTraining
 from rlnas.user_data import UserData, checked_images, data_from_arrays, read_data
 
-from .fitting import FitSettings, begin_fit, fit
+from .fit_settings import FitSettings
+from .fitting import begin_fit, fit
 
 if TYPE_CHECKING:
     from rlnas.architecture import Architecture
@@ -36,6 +37,7 @@ class ArchitectureSearchClassifier(ClassifierMixin, BaseEstimator):  # type: ign
         designs: how many.
         fidelity: ``EXAMPLESxSTEPS`` that each design is first evaluated with.
         rungs: of successive halving.
+        finalists: designs that are trained at full width for a while before the best of them is trained to the end.
         validation: fraction of the data that designs are compared on.
         training: how the winner is trained, a :class:`~rlnas.final_training.FinalTraining`; None for the defaults.
         image_shape: (H, W) or (H, W, C) where each row of ``X`` is an image laid flat; None where it is not.
@@ -60,6 +62,7 @@ class ArchitectureSearchClassifier(ClassifierMixin, BaseEstimator):  # type: ign
         designs: int = 20,
         fidelity: str | None = None,
         rungs: int = 3,
+        finalists: int = 1,
         validation: float = 0.2,
         training: FinalTraining | None = None,
         image_shape: Sequence[int] | None = None,
@@ -74,6 +77,7 @@ class ArchitectureSearchClassifier(ClassifierMixin, BaseEstimator):  # type: ign
         self.designs = designs
         self.fidelity = fidelity
         self.rungs = rungs
+        self.finalists = finalists
         self.validation = validation
         self.training = training
         self.image_shape = image_shape
@@ -103,6 +107,7 @@ class ArchitectureSearchClassifier(ClassifierMixin, BaseEstimator):  # type: ign
             designs=self.designs,
             fidelity=self.fidelity,
             rungs=self.rungs,
+            finalists=self.finalists,
             validation=self.validation,
             test=0.0,
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),

@@ -29,7 +29,7 @@ from rlnas.evaluator import Evaluation, Evaluator, Proposal
 from rlnas.leaderboard import Entry, Leaderboard
 from rlnas.limited_evaluator import LimitedEvaluator
 from rlnas.registration import BY_EDITS
-from rlnas.rungs import GROWTH, Rung, promoted
+from rlnas.rungs import Rung, promoted
 from rlnas.search_space import SearchSpace
 from rlnas.specs import space_from_spec
 from rlnas.store import EpisodeStore
@@ -42,7 +42,7 @@ from .agent import Agent
 from .benchmark import seed_of_run
 from .controller import Controller
 from .problem import SearchProblem
-from .registry import PREPARED, WIPED, agent_folder, resolve_agent
+from .registry import AGENTS, PREPARED, WIPED, agent_folder, resolve_agent
 from .search_run import run_search
 
 ENV = "rlnas/Trial-v0"
@@ -110,7 +110,7 @@ class DataSearch:
             closing(EvaluationCache(self.folder / EVALUATIONS)) as cache,
             claim(self.folder / EPISODES),
             one_thread(),
-            global_seed(seed_of_run(self.plan.seed, self.plan.agent)),  # users' own agents
+            global_seed(seed_of_run(self.plan.seed, Path(self.plan.agent).name), self.device),  # users' own agents
         ):
             evaluator = self.evaluator(cache)
             board = Leaderboard()
@@ -121,8 +121,12 @@ class DataSearch:
                 return None
         board.winner  # noqa: B018 - or there is nothing to write down
         board.seconds = self._clock.spent
-        write_durably(self.folder / LEADERBOARD, json.dumps(board.to_json(), indent=1).encode() + b"\n")
+        self.keep(board)
         return board
+
+    def keep(self, board: Leaderboard) -> None:
+        """Write the leaderboard down, which ends the search."""
+        write_durably(self.folder / LEADERBOARD, json.dumps(board.to_json(), indent=1).encode() + b"\n")
 
     def finished(self) -> Leaderboard | None:
         """The leaderboard, once the search is over.
@@ -212,10 +216,11 @@ class DataSearch:
                 if stop():
                     raise _Stopped
                 some = going_on[first : first + at_once]
-                likely = sum(entry.seconds for entry in some) * GROWTH**2
+                task = self._task(rung)
+                work = len(task.support_x) * rung.steps
+                likely = sum(entry.seconds * work / (entry.examples * entry.steps) for entry in some)
                 if self._clock.is_past(SEARCHING, likely):
                     return
-                task = self._task(rung)
                 designs = [self.space.decode(entry.choices) for entry in some]
                 proposals = [Proposal(design, task, self.plan.seed, rung.steps) for design in designs]
                 evaluations = evaluator.evaluate(proposals)
@@ -256,11 +261,14 @@ class DataSearch:
 
 
 @contextmanager
-def global_seed(seed: int) -> Iterator[None]:
-    """Seeds the generators of Python, numpy and torch, and leaves them to their owner as they were."""
+def global_seed(seed: int, device: str) -> Iterator[None]:
+    """Seeds the generators of Python, numpy and torch, and leaves them to their owner as they were.
+
+    Those of GPUs are kept only where one is the device: asking for them takes memory there.
+    """
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - whatever users draw from
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=None if device == "cuda" else []):
             set_random_seed(seed)
             yield
     finally:
@@ -324,8 +332,9 @@ def space_for(agent: str, size: Sequence[int]) -> SearchSpace:
         ConfigurationError: if the controller designs by edits, or its space has no networks to train.
         CheckpointError: if it is damaged.
     """
-    folder = Path(agent.removeprefix(WIPED))
-    if not folder.is_dir():
+    name = agent.removeprefix(WIPED)
+    folder = Path(name)
+    if name in AGENTS or not folder.is_dir():
         if folder.is_absolute() and ":" not in folder.name:
             raise ConfigurationError(f"{folder}: the folder of the run's agent is not there")
         return replace(pretrained.space(input_size=min(8, *size)), spatial=max(size) > 1)

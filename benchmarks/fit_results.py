@@ -7,7 +7,8 @@ DATA is the folder that RLNAS_DATA names by default. Every run is one `rlnas fit
 as it starts; runs that are in --out already are not made again, interrupted ones go on. Prints the tables of
 docs/results/fit.md in the end.
 
-Intervals are 95 %: those of one network's accuracy are Wilson's; those of differences resample seeds within sets.
+Intervals are 95 %: those of one network's accuracy are Wilson's; those of mean differences Student's, of the seeds'
+deviation within sets. Other sets could differ by more.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,14 +26,15 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
+import scipy.stats
 from numpy.typing import NDArray
 
-from rlnas import statistics
 from rlnas.architecture import Architecture
 from rlnas.data_division import divide
 from rlnas.final_training import FinalTraining, train_fully
 from rlnas.graph import INPUT, Classifier, Conv, Graph, MaxPool, Node, count_flops, count_parameters
 from rlnas.leaderboard import Leaderboard
+from rlnas.model import load_model
 from rlnas.search_space import Decision, SearchSpace
 from rlnas.user_data import read_data
 
@@ -42,7 +43,7 @@ DESIGNS = (1, 3, 5, 10, 20)
 RESNET, RESNET_SET = "resnet9", "cifar10"
 RESNET_WIDTH = 9
 """The widest of at most 8 million multiply-accumulates."""
-FINISHED, TAKEN = "result.json", "seconds.json"
+FINISHED = "result.json"
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,14 @@ class Data:
 
 
 SETS = {
-    "mnist": Data("MNIST", "mnist/mnist.npz", ("--validation", "0.05", "--epochs", "15", "--set", "refit=false")),
+    "mnist": Data(
+        "MNIST",
+        "mnist/mnist.npz",
+        (
+            *("--validation", "0.05", "--finalists", "3", "--max-flops", "16000000"),
+            *("--epochs", "10", "--set", "refit=false"),
+        ),
+    ),
     "cifar10": Data("CIFAR-10, 5,000", "cifar10/cifar10_6k.npz", ("--set", "augmentation=natural")),
     "signs": Data("sign digits", "sign_digits/sign_digits32.npz"),
     "spoken": Data("spoken digits", "spoken_digits/fsdd_logmel32.npz"),
@@ -148,13 +156,12 @@ class Run:
         return ["rlnas", "fit", str(data / source.file), *source.options, *where]
 
     def make(self, data: Path) -> None:
-        if (self.folder / TAKEN).exists():
-            return
-        command = self.command(data)
-        print(" ".join(command), file=sys.stderr, flush=True)
-        began = time.monotonic()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        (self.folder / TAKEN).write_text(json.dumps(time.monotonic() - began))
+        """Make it, or go on with it; whether that succeeded, :attr:`made` says."""
+        if not self.made:
+            command = self.command(data)
+            print(" ".join(command), file=sys.stderr, flush=True)
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            subprocess.run(command, check=False, stdout=subprocess.DEVNULL, env=environment)
 
     @property
     def made(self) -> bool:
@@ -171,6 +178,11 @@ class Run:
     @property
     def test(self) -> float:
         return float(self.result["test"]["accuracy"])
+
+    @property
+    def minutes(self) -> float:
+        """Of search and training."""
+        return float(self.result["search_seconds"] + load_model(self.folder / "model").facts["seconds"]) / 60
 
 
 def main() -> None:
@@ -201,6 +213,8 @@ def main() -> None:
         with ThreadPoolExecutor(options.workers) as pool:
             list(pool.map(lambda run: run.make(options.data), runs))
     tell([run for run in runs if run.made])
+    if not options.tables and not all(run.made for run in runs):
+        sys.exit(1)
 
 
 def train_resnet(folder: Path, data: Path, seed: int) -> None:
@@ -247,8 +261,7 @@ def summary(data: str, runs: Sequence[Run]) -> list[str]:
         row.append(f"{np.mean(found):.2f} ({', '.join(f'{value:.2f}' for value in found)})" if found else "")
     pairs = differences(runs, [data], lambda run: [100 * run.test])
     row.append(spread(pairs)[0] if pairs.size else "")
-    taken = [json.loads((run.folder / TAKEN).read_text()) for run in runs if (run.folder / TAKEN).exists()]
-    return [*row, f"{max(taken) / 60:.1f}" if taken else ""]
+    return [*row, f"{max(run.minutes for run in runs if run.agent in AGENTS):.1f}"]
 
 
 def compare(runs: Sequence[Run], sets: Sequence[str]) -> None:
@@ -292,9 +305,14 @@ def best_so_far(run: Run) -> list[float]:
 
 
 def spread(values: NDArray[np.float64]) -> list[str]:
-    """Means over seeds and sets, with intervals, of values of shape (seeds, sets, measures)."""
-    ends = zip(values.mean((0, 1)), *statistics.mean_interval(values), strict=True)
-    return [f"{mean:+.2f} ({low:+.2f} to {high:+.2f})" for mean, low, high in ends]
+    """Means over seeds and sets, with intervals where there are several seeds, of shape (seeds, sets, measures)."""
+    seeds, sets, _ = values.shape
+    means = values.mean((0, 1))
+    if seeds < 2:
+        return [f"{mean:+.2f}" for mean in means]
+    error = np.sqrt(values.var(0, ddof=1).mean(0) / (seeds * sets))
+    width = scipy.stats.t.ppf(0.975, (seeds - 1) * sets) * error
+    return [f"{mean:+.2f} ({mean - w:+.2f} to {mean + w:+.2f})" for mean, w in zip(means, width, strict=True)]
 
 
 def details(run: Run) -> list[str]:

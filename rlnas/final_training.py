@@ -47,8 +47,8 @@ def train_fully(
     seconds, old; without ``max_seconds`` it comes to the same weights (on the CPU, with as many threads).
 
     Args:
-        architecture: of a :class:`ChainSpace` or :class:`CellSpace`, as the search found it; it is trained at
-            ``config.width`` times its width.
+        architecture: as the search found it, of a space that can be widened; how wide it is trained, ``config.width``
+            says.
         data: images or features.
         division: of the data.
         config: how.

@@ -15,7 +15,8 @@ from rlnas.cli_options import Device, Download, Json, Out, Seed, new_folder
 from rlnas.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
-    from rlnas.agents.fitting import Fit, FitSettings
+    from rlnas.agents.fit_settings import FitSettings
+    from rlnas.agents.fitting import Fit
     from rlnas.final_training import Epoch
     from rlnas.user_data import UserData
 
@@ -42,6 +43,10 @@ def fit(
     rungs: Annotated[
         int, typer.Option(min=1, help="Rungs of successive halving: a third goes on to twice the examples and steps.")
     ] = 3,
+    finalists: Annotated[
+        int,
+        typer.Option(min=1, help="So many of the best are trained at full width for a sixth of the schedule first."),
+    ] = 1,
     out: Out = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out from where it stopped; DATA may be left out.")
@@ -55,11 +60,11 @@ def fit(
         float, typer.Option(help="Fraction that the search never sees, unless the data has a test part of its own.")
     ] = 0.2,
     max_params: Annotated[
-        int | None, typer.Option(min=1, help="Parameters of the trained network, made as wide as that allows.")
+        int | None, typer.Option(min=1, help="The trained network has at most so many parameters.")
     ] = None,
     max_flops: Annotated[
         int | None,
-        typer.Option(min=1, help="Multiply-accumulates of one example; by default 8 million, if it can be."),
+        typer.Option(min=1, help="Likewise multiply-accumulates of one example; by default 8 million, if it can be."),
     ] = None,
     pareto: Annotated[
         list[str] | None, typer.Option(help="Plot accuracy against params, flops or latency; may be repeated.")
@@ -82,7 +87,8 @@ def fit(
     as_json: Json = False,
 ) -> None:
     """Find a network for your data, train it fully and write it down. Ctrl-C stops it so that it can go on."""
-    from rlnas.agents.fitting import FitSettings, begin_fit, read_fit
+    from rlnas.agents.fit_settings import FitSettings
+    from rlnas.agents.fitting import begin_fit, read_fit
     from rlnas.agents.registry import absolute_agent
     from rlnas.device import choose_device
     from rlnas.final_training import FinalTraining
@@ -99,6 +105,7 @@ def fit(
         designs=designs,
         fidelity=fidelity,
         rungs=rungs,
+        finalists=finalists,
         validation=validation,
         test=test,
         seed=seed,
@@ -133,7 +140,7 @@ def models(
     folder: Annotated[Path, typer.Argument(help="Where to look, at any depth.")] = Path("runs"), as_json: Json = False
 ) -> None:
     """List the models that were found: network, test accuracy, size, data and date."""
-    from rlnas.agents.fitting import RESULT
+    from rlnas.agents.fit_report import RESULT
 
     if not folder.is_dir():
         raise ConfigurationError(f"{folder}: there is no such folder")
@@ -185,7 +192,9 @@ def _finish(out: Path, data: UserData, settings: FitSettings, device: str, as_js
             return bars[title]
 
         def on_evaluation(count: int, best: float) -> None:
-            total = evaluations(settings.designs, settings.rungs)
+            total = evaluations(settings.designs, settings.rungs) + (
+                settings.finalists if settings.finalists > 1 else 0
+            )
             bar("search", total, "evaluations").advance(count, count, {"accuracy": best})
 
         def on_epoch(epoch: Epoch) -> None:
@@ -205,7 +214,7 @@ def _finish(out: Path, data: UserData, settings: FitSettings, device: str, as_js
 
 
 def _tell(out: Path, found: Fit, as_json: bool) -> None:
-    from rlnas.agents.fitting import CARD
+    from rlnas.agents.fit_report import CARD
 
     result = found.result
     if as_json:

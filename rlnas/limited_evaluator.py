@@ -50,5 +50,6 @@ class LimitedEvaluator:
         if not over:
             return None
         narrow = full_cost(proposal.architecture, 1, task.ways, task.image_shape)
-        message = f"would have {' and '.join(over)}, at full width"
+        where = "even as narrow as in the search" if self.limits.width is None else "at full width"
+        message = f"would have {' and '.join(over)}, {where}"
         return Evaluation(0.0, None, Status.INVALID, 0.0, *narrow, message)

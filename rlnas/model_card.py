@@ -62,7 +62,8 @@ def model_card(model: Model, leaderboard: Leaderboard, about: Mapping[str, Any])
         "## Leaderboard",
         "",
         f"The best {min(MOST_DESIGNS, len(leaderboard.ranked))} of {len(leaderboard.ranked)} networks; the others are "
-        "in `leaderboard.csv`. Accuracies are those of short trainings of narrow networks on the validation part; "
+        "in `leaderboard.csv`. Accuracies are those of short trainings on the validation part, of narrow networks "
+        "but for finalists; "
         "parameters those of the network at full width.",
         "",
         *_table(

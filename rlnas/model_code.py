@@ -79,7 +79,9 @@ _PREPARE_IMAGES = '''def prepare(images):
 _SCALED_BYTES = """\
     if images.dtype.kind == "f" and images.size and images.max() > {lightest}:
         raise ValueError("images must be bytes, or floats in 0 .. 1")
-    white = {{"f": 1.0, "b": 1.0}}.get(images.dtype.kind, 255.0)"""
+    if images.dtype.kind != "f" and images.size and images.max() > {white:g}:
+        raise ValueError("images must be at most {white:g}, as those trained on")
+    white = {white!r} if images.dtype.kind in "iu" else 1.0"""
 
 _SCALED_FLOATS = """\
     if images.dtype.kind != "f":

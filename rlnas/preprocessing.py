@@ -30,8 +30,8 @@ class Preprocessing:
         kind: ``images`` or ``features``.
         input_shape: (channels, height, width) that the network sees; (F, 1, 1) for F features.
         bytes: whether the images trained on were integers in 0 .. 255. If not, they were floats.
-        white: the value of a pixel that is shown as 1.0: 255 of bytes, of floats the largest of the training data, but
-            at least 1.
+        white: the value of a pixel that is shown as 1.0: 255 of bytes, unless they are but 0 and 1; of floats the
+            largest of the training data, but at least 1.
         mean: of each feature, float64 of shape (F,); empty for images.
         deviation: likewise.
     """
@@ -101,9 +101,13 @@ class Preprocessing:
 
     def _images(self, x: NDArray[Any]) -> NDArray[np.float32]:
         channels, *size = self.input_shape
+        if self.bytes and x.dtype.kind == "b":
+            x = x.astype(np.float32)  # black and white, whatever white is
         pixels = with_channels("images", checked_pixels("images", x))
         if self.bytes and pixels.dtype != np.uint8 and pixels.max() > LIGHTEST:
             raise DataError(f"images must be bytes, as those trained on, or floats in 0 .. 1; found {pixels.max()}")
+        if self.bytes and pixels.dtype == np.uint8 and pixels.max() > self.white:
+            raise DataError(f"images must be of 0 and 1, as those trained on; found {pixels.max()}")
         if not self.bytes and pixels.dtype == np.uint8:
             raise DataError(f"images must be floats, as those trained on (up to {self.white:g}), got {x.dtype}")
         if pixels.shape[3] > channels:
@@ -129,5 +133,6 @@ def preprocessing_of(data: UserData, train: NDArray[np.int64]) -> Preprocessing:
         deviation = np.where(np.ptp(rows, axis=0) > 0, rows.std(axis=0), 0.0)
         return Preprocessing("features", data.input_shape, False, 1.0, rows.mean(axis=0), deviation)
     is_bytes = data.x.dtype == np.uint8
-    white = 255.0 if is_bytes else max(1.0, float(data.x[train].max()))
+    lightest = float(data.x[train].max())
+    white = 255.0 if is_bytes and lightest > 1 else max(1.0, lightest)
     return Preprocessing("images", data.input_shape, is_bytes, white, np.empty(0), np.empty(0))

@@ -23,7 +23,7 @@ from rlnas.architecture import Architecture
 from rlnas.augmentation import augment
 from rlnas.checkpoint import load_checkpoint, one_line, save_checkpoint
 from rlnas.data_division import Division
-from rlnas.errors import CheckpointError, RlnasError, one_of
+from rlnas.errors import CheckpointError, DataError, RlnasError, one_of
 from rlnas.graph import count_flops, count_parameters
 from rlnas.model import PREDICTED_AT_ONCE, Model, standardised
 from rlnas.network import Network
@@ -110,11 +110,13 @@ class TrainingState:
             learning_rate = self.config.learning_rate * rate(progress, self.config.warmup)
             total += self._step(batch, seed, learning_rate) * len(batch)
             done += len(batch)
-        diverged = not (math.isfinite(total) and all(bool(p.isfinite().all()) for p in self.network.parameters()))
+        position = len(past) + done / len(rows)
+        judged = self.stage == "train" or self._is_over(self._progress(position))
+        scores = self._validate() if judged and math.isfinite(total) else None
+        diverged = scores is None if judged else not math.isfinite(total)
         if diverged and not self.best:
             raise RlnasError(f"the training of {self.architecture.text} diverged; try a smaller learning_rate")
-        accuracy, loss = self._validate() if self.stage == "train" and not diverged else (None, None)
-        position = len(past) + done / len(rows)
+        accuracy, loss = scores if scores is not None and self.stage == "train" else (None, None)
         epoch = Epoch(
             stage=self.stage,
             position=position,
@@ -154,7 +156,7 @@ class TrainingState:
         require_same(folder, data.get("identity"), self.identity)
         try:
             self.history = [Epoch(**entry) for entry in data["history"]]
-            self.precision = one_of("precision", data["precision"], PRECISIONS)  # of the machine it was begun on
+            self.precision = one_of("precision", data["precision"], PRECISIONS[1:])  # of the machine it was begun on
             self.validation = None if data["validation"] is None else Scores.from_json(data["validation"])
             self.best = {name: value.to(self.device) for name, value in _under("best.", tensors).items()}
             self._begin(data["stage"])
@@ -257,11 +259,14 @@ class TrainingState:
         self.optimiser.step()
         return loss.item()
 
-    def _validate(self) -> tuple[float, float]:
-        """Accuracy and loss on the validation part."""
+    def _validate(self) -> tuple[float, float] | None:
+        """Accuracy and loss on the validation part; None if answers are not finite."""
         rows = self.division.validation
         y = self.data.y[rows]
-        probabilities = self._model(self.network.eval()).predict_proba(self.data.x[rows])
+        try:
+            probabilities = self._model(self.network.eval()).predict_proba(self.data.x[rows])
+        except DataError:
+            return None
         truth = np.maximum(probabilities[np.arange(len(y)), y], np.finfo(np.float32).tiny)
         return float((probabilities.argmax(1) == y).mean()), float(-np.log(truth).mean())
 

@@ -292,6 +292,28 @@ def test_a_training_that_diverges_later_keeps_what_it_had(
     json.dumps(dict(model.facts), allow_nan=False)
 
 
+def test_answers_that_are_not_finite_are_a_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though every weight is a number; a refit of them is not taken, either."""
+    data = digits()
+    with pytest.raises(RlnasError, match="diverged; try a smaller learning_rate"):
+        train_fully(SMALL, data, divide(data), replace(QUICK, learning_rate=1e25), tmp_path / "at once")
+    original = TrainingState._step
+
+    def step(self: TrainingState, rows: Any, seed: int, learning_rate: float) -> float:
+        loss = original(self, rows, seed, learning_rate)
+        if self.stage == "refit":
+            with torch.no_grad():
+                for parameter in self.network.parameters():
+                    parameter.fill_(1e38)
+        return min(loss, 9.0)
+
+    monkeypatch.setattr(TrainingState, "_step", step)
+    model = train_fully(SMALL, data, divide(data), replace(QUICK, epochs=1), tmp_path / "refit")
+    assert model is not None
+    assert model.facts["refitted"] is False
+    assert np.isfinite(model.predict_proba(data.x)).all()
+
+
 def test_a_training_goes_on_in_the_precision_it_was_begun_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = digits()
     monkeypatch.setattr(final_training, "SECONDS_BETWEEN_SAVES", 0.0)

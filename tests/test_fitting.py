@@ -16,16 +16,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rlnas.agents import data_search, fitting
+from rlnas import final_training
+from rlnas.agents import data_search
 from rlnas.agents.data_search import DataSearch
-from rlnas.agents.fitting import CARD, MODEL, RESULT, SETTINGS, Fit, FitSettings, begin_fit, fit, read_fit
+from rlnas.agents.fit_report import CARD, MODEL, RESULT
+from rlnas.agents.fit_settings import FitSettings
+from rlnas.agents.fitting import SETTINGS, Fit, begin_fit, fit, read_fit
 from rlnas.batched_evaluator import BatchedEvaluator
 from rlnas.errors import CheckpointError, ConfigurationError, DataError, RlnasError, UnknownNameError
 from rlnas.evaluator import Evaluation, Proposal, Status
 from rlnas.final_training import FinalTraining
 from rlnas.leaderboard import Entry, Leaderboard
 from rlnas.limited_evaluator import LimitedEvaluator
-from rlnas.model import load_model
+from rlnas.model import Model, load_model
 from rlnas.pareto import Point, front, latency, points
 from rlnas.pretrained import space
 from rlnas.rungs import Rung
@@ -34,7 +37,7 @@ from rlnas.store import EpisodeStore
 from rlnas.task import FewShotTask
 from rlnas.user_data import UserData, data_from_arrays, read_data
 from rlnas.user_source import UserSource
-from rlnas.wide_network import FULL_FLOPS, WIDEST, Limits, full_cost
+from rlnas.wide_network import FULL_FLOPS, WIDEST, Limits, full_cost, widened
 
 from .fake_evaluator import FakeEvaluator
 
@@ -388,7 +391,38 @@ def test_time_is_shared_out(
 
 
 def test_a_fifth_of_the_time_is_left_for_the_training() -> None:
-    assert fitting._time_left(replace(SETTING, max_seconds=100.0), Leaderboard([], 95.0)) == 20
+    assert replace(SETTING, max_seconds=100.0).time_left(Leaderboard([], 95.0)) == 20
+
+
+def test_finalists_are_trained_wide_before_one_of_them_wins(
+    data: UserData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is interrupted, without the test part, and not again once it is done."""
+    monkeypatch.setattr(final_training, "SECONDS_BETWEEN_SAVES", 0.0)
+    config = replace(QUICK, width=None, epochs=12, min_steps=12)
+    begin_fit(tmp_path / "whole", data, replace(SETTING, finalists=3, training=config))
+    whole = fit(tmp_path / "whole", data)
+    assert whole is not None
+    finals = [entry for entry in whole.leaderboard.entries if entry.rung == 2]
+    assert [(entry.examples, entry.steps) for entry in finals] == [(54, 4)] * 3  # two epochs of two batches
+    assert whole.leaderboard.winner == max(finals, key=lambda entry: (entry.accuracy, -(entry.loss or 0)))
+    for entry in finals:
+        model = load_model(tmp_path / "whole" / "finalists" / str(entry.design))
+        assert (model.test, model.facts["data"]["test"], model.facts["data"]["train"]) == (None, 0, 54)
+        assert model.architecture.key == widened(whole.found.space.decode(entry.choices), config_width(model)).key
+    assert "3 finalists, at full width, at 54x4" in (tmp_path / "whole" / "MODEL.md").read_text()
+    begin_fit(tmp_path / "cut", data, replace(SETTING, finalists=3, training=config))
+    cut, calls = None, 0
+    while cut is None:
+        calls += 1
+        cut = fit(tmp_path / "cut", data, stop=stop_at(9))
+    assert calls > 3
+    assert timeless(cut.leaderboard) == timeless(whole.leaderboard)
+    assert cut.result["test"] == whole.result["test"]
+
+
+def config_width(model: Model) -> int:
+    return int(model.facts["training"]["config"]["width"])
 
 
 def test_a_run_within_the_folder_of_its_data_is_refused(tmp_path: Path) -> None:
@@ -408,6 +442,17 @@ def test_what_is_finished_is_not_written_again(found: Fit, data: UserData) -> No
     assert again is not None
     assert again.result == json.loads((found.folder / "result.json").read_text()) == found.result
     assert {file: file.stat().st_mtime_ns for file in found.folder.rglob("*") if file.is_file()} == before
+
+
+def test_what_is_missing_of_a_finished_run_is_written_again(data: UserData, tmp_path: Path) -> None:
+    done = run(tmp_path, data)
+    (tmp_path / CARD).unlink()
+    (tmp_path / "model.py").unlink()
+    again = fit(tmp_path, data)
+    assert again is not None
+    assert (tmp_path / CARD).exists()
+    assert (tmp_path / "model.py").exists()
+    assert again.result["test"] == done.result["test"]
 
 
 def test_the_card_tells_what_was_spent(data: UserData, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import pytest
 
 from rlnas.architecture import Architecture
 from rlnas.data_division import divide
-from rlnas.errors import ConfigurationError
+from rlnas.errors import ConfigurationError, DataError
 from rlnas.model import Model, load_model
+from rlnas.model_code import model_source
 from rlnas.model_export import export_onnx, write_model_py
+from rlnas.preprocessing import preprocessing_of
 from rlnas.scores import score_predictions
-from rlnas.user_data import UserData
+from rlnas.user_data import UserData, data_from_arrays
 from tests.trained import CELL, CHAIN, SMALL, colours, digits, trained, wine
 
 KINDS: dict[str, tuple[Architecture, UserData]] = {
@@ -142,6 +145,50 @@ def test_what_the_plain_code_cannot_take_is_refused(made: Made, tmp_path: Path) 
     assert np.allclose(space["predict_proba"](space["load"](), grey), model.predict_proba(grey), atol=1e-5)
     with pytest.raises(ValueError, match="must be 9 x 10"):
         space["prepare"](np.zeros((1, 8, 8, 3)))
+
+
+@pytest.mark.parametrize(
+    ("lightest", "trained_on"), [(255, np.uint8), (1, np.uint8), (1, np.float32), (16, np.float32), (255, np.float64)]
+)
+def test_the_plain_code_sees_numbers_as_the_model_does(
+    lightest: int, trained_on: Any, made: Made, tmp_path: Path
+) -> None:
+    """Of every kind, also those that it refuses."""
+    pixels = np.random.default_rng(0).integers(0, lightest + 1, (12, 8, 8))
+    data = data_from_arrays(pixels.astype(trained_on), np.arange(12) % 2)
+    model = replace(made["chain, grey images"][0], preprocessing=preprocessing_of(data, np.arange(12)))
+    space: dict[str, Any] = {"__name__": "model", "__file__": str(tmp_path / "model.py")}
+    exec(compile(model_source(model), "model.py", "exec"), space)
+    refusals = 0
+    for given in (
+        pixels.astype(np.uint8),
+        pixels.astype(float),
+        pixels / lightest,
+        pixels > lightest / 2,
+        pixels * 255,
+    ):
+        for x in (given, given[:0]):
+            try:
+                expected = model.preprocessing(x) if len(x) else np.empty((0, 1, 8, 8))
+            except DataError:
+                refusals += 1
+                with pytest.raises(ValueError, match="images must be"):
+                    space["prepare"](x)
+            else:
+                if len(x) or x.dtype.kind == trained_on(0).dtype.kind:
+                    np.testing.assert_allclose(space["prepare"](x).numpy(), expected, atol=1e-6)
+    assert refusals
+
+
+def test_the_plain_code_predicts_many_as_it_predicts_few(made: Made, tmp_path: Path) -> None:
+    model, data = made["chain, grey images"]
+    write_model_py(model, tmp_path)
+    space: dict[str, Any] = {"__name__": "model", "__file__": str(tmp_path / "model.py")}
+    exec(compile((tmp_path / "model.py").read_text(), "model.py", "exec"), space)
+    many = np.concatenate([data.x] * 2)[:600]
+    network = space["load"]()
+    assert np.allclose(space["predict_proba"](network, many), model.predict_proba(many), atol=1e-5)
+    assert space["predict_proba"](network, many[:0]).shape == (0, 10)
 
 
 def test_without_onnx_the_user_is_told_what_to_install(

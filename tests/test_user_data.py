@@ -842,6 +842,17 @@ def test_a_number_means_what_it_meant_in_training(dtype: Any) -> None:
             show(x.astype(np.float32))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.bool_])
+def test_images_of_0_and_1_are_the_same_in_every_dtype(dtype: Any) -> None:
+    x = np.random.default_rng(0).integers(0, 2, (4, 8, 8))
+    show = preprocessing_of(data_from_arrays(x.astype(dtype), [0, 1] * 2), np.arange(4))
+    for same in (np.bool_, np.float32) if dtype == np.bool_ else (np.bool_, np.uint8, np.int32, np.float32):
+        np.testing.assert_array_equal(show(x.astype(same))[:, 0], x)
+    if dtype != np.bool_:
+        with pytest.raises(DataError, match="images must be of 0 and 1, as those trained on; found 255"):
+            show(np.uint8(255) * x.astype(np.uint8))
+
+
 def test_colours_become_the_first_axis() -> None:
     data = random_images((4, 8, 9, 3))
     shown = preprocessing_of(data, np.arange(4))(data.x)
