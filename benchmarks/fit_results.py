@@ -139,6 +139,7 @@ class Run:
     agent: str
     seed: int
     out: Path
+    finalists: int | None = None
 
     @property
     def folder(self) -> Path:
@@ -153,6 +154,8 @@ class Run:
         if (self.folder / "config.json").exists():
             return ["rlnas", "fit", "--resume", "--out", str(self.folder)]
         where = ["--agent", self.agent, "--seed", str(self.seed), "--out", str(self.folder)]
+        if self.finalists is not None:
+            where = ["--finalists", str(self.finalists), *where]
         return ["rlnas", "fit", str(data / source.file), *source.options, *where]
 
     def make(self, data: Path) -> None:
@@ -192,6 +195,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2, help="runs at once")
+    parser.add_argument("--finalists", type=int, help="of `rlnas fit`, in place of what a set has")
     parser.add_argument("--tables", action="store_true", help="of what there is; run nothing")
     parser.add_argument("--resnet", type=Path, metavar="FOLDER", help=f"train a {RESNET} alone, into this folder")
     parser.add_argument("--seed", type=int, default=0, help="of that")
@@ -203,7 +207,7 @@ def main() -> None:
     if options.out is None:
         parser.error("--out is missing")
     runs = [
-        Run(data, agent, seed, options.out)
+        Run(data, agent, seed, options.out, options.finalists)
         for seed in range(options.seeds)
         for data in options.sets
         for agent in (*AGENTS, *((RESNET,) if data == RESNET_SET else ()))
