@@ -80,6 +80,7 @@ def test_every_option_reaches_the_run(tmp_path: Path, monkeypatch: pytest.Monkey
         "designs": 9,
         "fidelity": "33x4",
         "rungs": 2,
+        "finalists": 4,
         "validation": 0.3,
         "test": 0.1,
         "seed": 5,
