@@ -30,8 +30,8 @@ class Preprocessing:
         kind: ``images`` or ``features``.
         input_shape: (channels, height, width) that the network sees; (F, 1, 1) for F features.
         bytes: whether the images trained on were integers in 0 .. 255. If not, they were floats.
-        white: the value of a pixel that is shown as 1.0: 255 of bytes, unless they are but 0 and 1; of floats the
-            largest of the training data, but at least 1.
+        white: the value of a pixel that is shown as 1.0: 255 of bytes, unless all of the data are 0 and 1; of floats
+            the largest of the training data, but at least 1.
         mean: of each feature, float64 of shape (F,); empty for images.
         deviation: likewise.
     """
@@ -133,6 +133,7 @@ def preprocessing_of(data: UserData, train: NDArray[np.int64]) -> Preprocessing:
         deviation = np.where(np.ptp(rows, axis=0) > 0, rows.std(axis=0), 0.0)
         return Preprocessing("features", data.input_shape, False, 1.0, rows.mean(axis=0), deviation)
     is_bytes = data.x.dtype == np.uint8
-    lightest = float(data.x[train].max())
-    white = 255.0 if is_bytes and lightest > 1 else max(1.0, lightest)
+    white = max(1.0, float(data.x[train].max()))
+    if is_bytes:  # what bytes mean is a matter of their format, not of the part they are in
+        white = 255.0 if data.x.max() > 1 else 1.0
     return Preprocessing("images", data.input_shape, is_bytes, white, np.empty(0), np.empty(0))

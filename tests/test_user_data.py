@@ -853,6 +853,13 @@ def test_images_of_0_and_1_are_the_same_in_every_dtype(dtype: Any) -> None:
             show(np.uint8(255) * x.astype(np.uint8))
 
 
+def test_dark_images_are_not_taken_for_images_of_0_and_1() -> None:
+    x = np.zeros((4, 8, 8), np.uint8)
+    x[3, 0, 0] = 51
+    show = preprocessing_of(data_from_arrays(x, [0, 1] * 2), np.arange(3))
+    assert show(x)[3].max() == pytest.approx(0.2)
+
+
 def test_colours_become_the_first_axis() -> None:
     data = random_images((4, 8, 9, 3))
     shown = preprocessing_of(data, np.arange(4))(data.x)
