@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from rlnas.errors import ConfigurationError, at_least, one_of
+from rlnas.errors import ConfigurationError, at_least, in_range, one_of, positive
 
 from .controller import CELLS
 
@@ -60,11 +59,9 @@ class RL2Config:
         for field in ("hidden_size", "epochs", "minibatches"):
             at_least(field, getattr(self, field), 1)
         for field in ("learning_rate", "clip", "max_grad_norm"):
-            if not (math.isfinite(getattr(self, field)) and getattr(self, field) > 0):
-                raise ConfigurationError(f"{field} must be a positive number, got {getattr(self, field)!r}")
+            positive(field, getattr(self, field))
         for field in ("final_learning_rate", "entropy", "final_entropy", "value"):
-            if not (math.isfinite(getattr(self, field)) and getattr(self, field) >= 0):
-                raise ConfigurationError(f"{field} must be a number >= 0, got {getattr(self, field)!r}")
+            in_range(field, getattr(self, field), 0)
         for field in ("gae_lambda", "discount", "design_discount"):
             if not 0 <= getattr(self, field) <= 1:
                 raise ConfigurationError(f"{field} must be in [0, 1], got {getattr(self, field)!r}")

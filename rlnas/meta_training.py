@@ -16,7 +16,7 @@ from torch import Tensor
 from rlnas.adaptation import Adaptation, relation_shapes, standardise
 from rlnas.architecture import Architecture, misfit
 from rlnas.device import one_thread
-from rlnas.errors import ConfigurationError, at_least, one_of
+from rlnas.errors import ConfigurationError, at_least, one_of, positive
 from rlnas.graph import Classifier, Dense, Operation, Shape, input_shapes
 from rlnas.initialisation import Initialisation, rate_name, start, tensor_names
 from rlnas.meta_learning import LEARNED, Episode, MetaGradient, meta_gradients
@@ -66,8 +66,8 @@ class MetaTraining:
         at_least("episodes", self.episodes, 1)
         at_least("seed", self.seed, 0)
         for name, value in (("learning_rate", self.learning_rate), ("minutes", self.minutes)):
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ConfigurationError(f"{name} must be a positive number, got {value!r}")
+            if value is not None:
+                positive(name, value)
 
 
 def meta_train(
